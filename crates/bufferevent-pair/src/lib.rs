@@ -1,0 +1,1 @@
+//! Two bufferevents in memory, joined end to end.

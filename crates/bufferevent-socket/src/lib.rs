@@ -1,0 +1,1 @@
+//! Bufferevents over TCP and Unix-domain sockets, and a listener.

@@ -1,0 +1,1 @@
+//! Virtual clock, scripted and faulty transports for bufferevent tests.

@@ -1,0 +1,1 @@
+//! libevent's evbuffer in Rust: a segmented byte queue that moves instead of copying.
