@@ -41,7 +41,9 @@ mod host;
 mod ready;
 pub mod sync;
 mod time;
+mod wheel;
 
 pub use host::{Host, LoopClosed, Phase, Priority, Target, TimerKey};
 pub use ready::Ready;
 pub use time::{Clock, Moment, Monotonic};
+pub use wheel::TimerWheel;
