@@ -1,0 +1,63 @@
+//! The doorbell: who posts to a loop learns whether the loop must be woken, and at most one poster per sleep is told so.
+//!
+//! # Protocol
+//! The loop calls [`lie_down`](Doorbell::lie_down), *then* looks whether there is work, then waits, then calls
+//! [`get_up`](Doorbell::get_up). A poster makes its work visible, *then* calls [`ring`](Doorbell::ring).
+//!
+//! # Invariants
+//! - No lost wake-up: of "the loop looks" and "the poster rings", whichever comes second sees the first. The orderings are
+//!   `SeqCst`, as each side writes one place and then reads the other's.
+//! - A loop that is not asleep costs a poster one load and no system call.
+//!
+//! It is separate so that a model checker can run it alone.
+
+use evreactor_core::sync::atomic::{AtomicU8, Ordering};
+
+const AWAKE: u8 = 0;
+const ASLEEP: u8 = 1;
+const RUNG: u8 = 2;
+
+#[derive(Debug)]
+pub(crate) struct Doorbell(AtomicU8);
+
+impl Doorbell {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU8::new(AWAKE))
+    }
+
+    /// The loop is about to look for work a last time, and then to wait.
+    pub(crate) fn lie_down(&self) {
+        self.0.store(ASLEEP, Ordering::SeqCst);
+    }
+
+    /// The loop looks for work by itself again.
+    pub(crate) fn get_up(&self) {
+        self.0.store(AWAKE, Ordering::SeqCst);
+    }
+
+    /// Whether the caller has to wake the loop.
+    #[must_use]
+    pub(crate) fn ring(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == ASLEEP
+            && self
+                .0
+                .compare_exchange(ASLEEP, RUNG, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Doorbell;
+
+    #[test]
+    fn one_ring_per_sleep() {
+        let bell = Doorbell::new();
+        assert!(!bell.ring(), "awake");
+        bell.lie_down();
+        assert!(bell.ring());
+        assert!(!bell.ring(), "rung already");
+        bell.get_up();
+        assert!(!bell.ring());
+    }
+}
