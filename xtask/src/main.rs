@@ -1,2 +1,78 @@
-//! The project's own checks and benchmarks.
-fn main() {}
+//! The project's own checks and benchmarks: `cargo xtask COMMAND`.
+//!
+//! One file for each command; what several share is beside them (`workspace`, `records`, `rows`).
+//!
+//! # Invariants
+//! - A command ends with success only when everything that it promises was checked; what is missing is a failure, in one line.
+//! - Checks need nothing but the Rust toolchain and a C compiler. Only `bench` needs more, and says
+//!   what, with the name of the package that has it.
+//! - Nothing is written outside the target directory (but for `bench --json FILE`).
+
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod bench;
+mod ci;
+mod conformance;
+mod failure;
+mod layers;
+mod mutants;
+mod proved;
+mod records;
+mod rows;
+mod workspace;
+
+use std::process::ExitCode;
+
+use arguments::Arguments;
+use failure::Failure;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+checks
+  ci                         everything below that gates, in order; stops at the first failure
+  layers                     who may import whom, against `cargo metadata`
+  spec [--missing]           which rows of the specification have a passing record
+  faults [--missing]         which faults have a passing record
+  conformance                the matrix row x type and backend
+  mutants [--quick] [NAME]   applies the checked-in mutations; each must turn a check red
+
+  spec, faults and conformance run the tests first, or read what `--records DIR` holds.
+
+benchmarks (Linux; see bench/)
+  bench net [--rounds N] [--seconds S] [--json FILE] [--backend mio|polling] [--ours COMMAND]
+  bench buffer [--rounds N] [--json FILE]
+  bench instructions [--json FILE] [--backend mio|polling] [--ours COMMAND]
+";
+
+fn main() -> ExitCode {
+    match run(Arguments::from_command_line()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(mut arguments: Arguments) -> Result<(), Failure> {
+    let command = arguments.positional();
+    match command.as_deref() {
+        Some("ci") => ci::run(arguments),
+        Some("layers") => layers::run(arguments),
+        Some("spec") => proved::run(rows::Book::Spec, arguments),
+        Some("faults") => proved::run(rows::Book::Faults, arguments),
+        Some("conformance") => conformance::run(arguments),
+        Some("mutants") => mutants::run(arguments),
+        Some("bench") => bench::run(arguments),
+        Some("help" | "--help" | "-h") => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        Some(other) => Err(Failure::new(format!(
+            "no command `{other}`; `cargo xtask help` lists them"
+        ))),
+        None => Err(Failure::new("which command? `cargo xtask help` lists them")),
+    }
+}

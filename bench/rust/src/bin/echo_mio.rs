@@ -36,10 +36,10 @@ fn main() -> io::Result<()> {
         for event in &events {
             if event.token() == LISTENER {
                 accept_all(&poll, &listener, &mut connections)?;
-            } else if let Some(connection) = connections.get_mut(event.token().0) {
-                if connection.serve(event, service, &mut block).is_err() {
-                    connections.remove(event.token().0);
-                }
+            } else if let Some(connection) = connections.get_mut(event.token().0)
+                && connection.serve(event, service, &mut block).is_err()
+            {
+                connections.remove(event.token().0);
             }
         }
     }

@@ -1,0 +1,113 @@
+//! Resident memory per idle accepted connection.
+//!
+//! The client opens one connection and echoes over it, so that what a server allocates once is there; then
+//! its resident set is read, the other connections are opened, and it is read again.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use super::peers::{Load, OURS, Peers, Server, Service};
+use super::statistics::Spread;
+use super::target::{Judgement, Limit};
+use crate::failure::Failure;
+
+/// So many that a page more or less is nothing, and few enough for one process's descriptors.
+const LOAD: Load = Load {
+    connections: 9_000,
+    message_bytes: 64,
+};
+
+pub(super) fn measure(peers: &Peers, judgement: &mut Judgement) -> Result<Value, Failure> {
+    println!(
+        "\nresident bytes per idle connection, {} of them",
+        LOAD.connections
+    );
+    let mut results = BTreeMap::new();
+    for server in &peers.servers {
+        let bytes = bytes_each(peers, server)?;
+        println!("  {:<10}{bytes:>8.0}", server.name);
+        if server.name == OURS {
+            let spread = Spread {
+                median: bytes,
+                low: bytes,
+                high: bytes,
+            };
+            judgement.judge(
+                "resident bytes per idle connection",
+                spread,
+                Some(Limit::AtMost(512.0)),
+            );
+        }
+        results.insert(server.name, bytes);
+    }
+    Ok(json!(results))
+}
+
+fn bytes_each(peers: &Peers, server: &Server) -> Result<f64, Failure> {
+    let running = server.start(Service::Echo, peers.cores.server, &[])?;
+    let mut command = peers.load(&running, LOAD, 0.0, "idle");
+    let mut client = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(Failure::during("the load generator"))?;
+    let mut go_ahead = client.stdin.take().expect("standard input is piped above");
+    let mut said = BufReader::new(
+        client
+            .stdout
+            .take()
+            .expect("standard output is piped above"),
+    )
+    .lines();
+    let mut expect = |word: &str| match said.next() {
+        Some(Ok(line)) if line == word => Ok(()),
+        _ => Err(Failure::new(format!(
+            "server {}: {} connections could not be held (is the descriptor limit lower?)",
+            server.name, LOAD.connections
+        ))),
+    };
+    expect("warm")?;
+    let before = resident_bytes(running.pid())?;
+    std::io::Write::write_all(&mut go_ahead, b"\n")
+        .map_err(Failure::during("the load generator"))?;
+    expect("held")?;
+    let after = resident_bytes(running.pid())?;
+    drop(go_ahead); // Its standard input ends: the client closes and exits.
+    client
+        .wait()
+        .map_err(Failure::during("the load generator"))?;
+    Ok((after as f64 - before as f64) / (LOAD.connections - 1) as f64)
+}
+
+/// The resident set from `smaps_rollup`, which is exact; `status` lags by some pages on several cores.
+fn resident_bytes(pid: u32) -> Result<u64, Failure> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = std::fs::read_to_string(&path).map_err(Failure::during(&path))?;
+    parse(&text).ok_or_else(|| Failure::new(format!("{path} has no Rss")))
+}
+
+fn parse(smaps: &str) -> Option<u64> {
+    let kib = smaps.lines().find_map(|line| line.strip_prefix("Rss:"))?;
+    kib.trim()
+        .strip_suffix(" kB")?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_resident_set_is_read() {
+        assert_eq!(
+            parse("55d0-7ffe ---p [rollup]\nRss:                1884 kB\nPss:  5 kB\n"),
+            Some(1884 * 1024)
+        );
+        assert_eq!(parse("Pss: 5 kB\n"), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! `cargo xtask ci`: everything that gates a change, in order; it stops at the first failure.
+//!
+//! # Invariants
+//! - Nothing but the Rust toolchain and a C compiler is needed.
+//! - The tests run once: the gates over specification and faults read the records that this run left.
+//! - xtask is built alone, as `cargo xtask` builds it: on Windows a running program cannot be replaced.
+//! - An ignored test is a failure: there is no check that nobody runs.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use crate::arguments::Arguments;
+use crate::failure::Failure;
+use crate::rows::Book;
+use crate::workspace::{cargo, run as run_command, run_reading, target_folder};
+use crate::{layers, mutants, proved, records};
+
+/// Packages that are never published, so never packaged.
+const UNPUBLISHED: [&str; 3] = ["xtask", "bufferevent-testkit", "bufferevent-conformance"];
+
+/// Runs every step.
+pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
+    arguments.finish()?;
+    let mut ci = Ci {
+        began: Instant::now(),
+        steps: 0,
+        tests: TestCount::default(),
+    };
+    let records = records::fresh_folder()?;
+    let deny_warnings = |command: &mut Command| {
+        command.env("RUSTDOCFLAGS", "-D warnings");
+    };
+
+    ci.step("format", |_| {
+        run_command(&mut cargo(["fmt", "--all", "--check"]))
+    })?;
+    ci.step("layers", |_| layers::check())?;
+    ci.step("clippy", |_| {
+        run_command(&mut cargo([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    })?;
+    ci.step("tests of xtask", |tests| {
+        tests.count(&mut cargo(["test", "--package", "xtask"]))
+    })?;
+    ci.step("tests and doctests", |tests| {
+        let mut command = cargo(["test", "--workspace", "--exclude", "xtask"]);
+        tests.count(records::recording(&mut command, &records))
+    })?;
+    ci.step("specification", |_| {
+        proved::gate_folder(Book::Spec, &records)
+    })?;
+    ci.step("faults", |_| proved::gate_folder(Book::Faults, &records))?;
+    ci.step("documentation", |_| {
+        let mut command = cargo(["doc", "--workspace", "--no-deps"]);
+        deny_warnings(&mut command);
+        run_command(&mut command)
+    })?;
+    ci.step("packages", |_| {
+        let mut command = cargo(["package", "--workspace", "--allow-dirty", "--no-verify"]);
+        for name in UNPUBLISHED {
+            command.args(["--exclude", name]);
+        }
+        run_command(&mut command)
+    })?;
+    ci.step("mutants, short form", |_| mutants::check_quick())?;
+    ci.step("release build", |_| {
+        run_command(&mut cargo(["build", "--release", "--package", "bev"]))
+    })?;
+    ci.step("demo", |_| {
+        let program = target_folder()?
+            .join("release")
+            .join(format!("bev{}", std::env::consts::EXE_SUFFIX));
+        demo(&program)
+    })?;
+    ci.close()
+}
+
+/// The product itself on real data: 64 MiB through a relay and back, every byte checked.
+fn demo(program: &Path) -> Result<(), Failure> {
+    run_command(Command::new(program).args(["demo", "--bytes", "64MiB"]))
+}
+
+struct Ci {
+    began: Instant,
+    steps: usize,
+    tests: TestCount,
+}
+
+impl Ci {
+    fn step(
+        &mut self,
+        name: &str,
+        body: impl FnOnce(&mut TestCount) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        self.steps += 1;
+        println!("\n== {}. {name}", self.steps);
+        let began = Instant::now();
+        let result = body(&mut self.tests);
+        println!(
+            "== {}. {name}: {:.1} s",
+            self.steps,
+            began.elapsed().as_secs_f32()
+        );
+        result.map_err(Failure::during(format!(
+            "ci stopped at step {} ({name})",
+            self.steps
+        )))
+    }
+
+    /// The last line has the form of cargo's own, summed over all test programs.
+    fn close(self) -> Result<(), Failure> {
+        let TestCount {
+            passed,
+            failed,
+            ignored,
+        } = self.tests;
+        println!(
+            "\n== ci: {} steps passed in {:.0} s",
+            self.steps,
+            self.began.elapsed().as_secs_f32()
+        );
+        println!("test result: ok. {passed} passed; {failed} failed; {ignored} ignored");
+        Ok(())
+    }
+}
+
+/// The closing lines of all test programs, summed.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct TestCount {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl TestCount {
+    /// Runs `command`, a `cargo test`, and counts what it ran.
+    fn count(&mut self, command: &mut Command) -> Result<(), Failure> {
+        run_reading(command, |line| self.read(line))?;
+        if self.ignored > 0 {
+            return Err(Failure::new(format!("{} tests are ignored", self.ignored)));
+        }
+        Ok(())
+    }
+
+    /// Takes one line of output: `test result: ok. 12 passed; 0 failed; 0 ignored; …`.
+    fn read(&mut self, line: &str) {
+        let Some((_, counts)) = line
+            .strip_prefix("test result: ")
+            .and_then(|rest| rest.split_once(". "))
+        else {
+            return;
+        };
+        for count in counts.split("; ") {
+            match count.split_once(' ') {
+                Some((n, "passed")) => self.passed += n.parse().unwrap_or(0),
+                Some((n, "failed")) => self.failed += n.parse().unwrap_or(0),
+                Some((n, "ignored")) => self.ignored += n.parse().unwrap_or(0),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_are_summed() {
+        let mut count = TestCount::default();
+        count.read("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s");
+        count.read("running 12 tests");
+        count.read("test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s");
+        assert_eq!(
+            count,
+            TestCount {
+                passed: 14,
+                failed: 1,
+                ignored: 1
+            }
+        );
+    }
+}
