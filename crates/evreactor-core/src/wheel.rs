@@ -69,7 +69,9 @@ const KEPT_ENTRIES: usize = 1024;
 /// ```
 #[derive(Debug)]
 pub struct TimerWheel<T> {
-    entries: Vec<Entry<T>>,
+    entries: Vec<Entry>,
+    /// The payload of each entry. Apart, so that moving a timer touches one cache line of its own and none of a payload.
+    payloads: Vec<Option<T>>,
     /// First unused entry.
     free: u32,
     armed: usize,
@@ -85,8 +87,10 @@ pub struct TimerWheel<T> {
     passing: Vec<(u64, u64, u32)>,
 }
 
+/// 32 bytes: two to a cache line, none across two.
 #[derive(Debug)]
-struct Entry<T> {
+#[repr(align(32))]
+struct Entry {
     /// Deadline in nanoseconds.
     at: u64,
     arming: u64,
@@ -95,7 +99,6 @@ struct Entry<T> {
     previous: u32,
     generation: u32,
     list: u16,
-    payload: Option<T>,
 }
 
 impl<T> Default for TimerWheel<T> {
@@ -110,6 +113,7 @@ impl<T> TimerWheel<T> {
     pub const fn new() -> Self {
         Self {
             entries: Vec::new(),
+            payloads: Vec::new(),
             free: NONE,
             armed: 0,
             elapsed: 0,
@@ -147,8 +151,8 @@ impl<T> TimerWheel<T> {
         let entry = &mut self.entries[index as usize];
         entry.at = at.as_nanos();
         entry.arming = self.armings;
-        entry.payload = Some(payload);
         let key = TimerKey::from_bits(u64::from(entry.generation) << 32 | u64::from(index));
+        self.payloads[index as usize] = Some(payload);
         self.link(index, self.list_of(now, at));
         key
     }
@@ -322,8 +326,8 @@ impl<T> TimerWheel<T> {
             previous: NONE,
             generation: 0,
             list: UNARMED,
-            payload: None,
         });
+        self.payloads.push(None);
         index
     }
 
@@ -338,7 +342,7 @@ impl<T> TimerWheel<T> {
             entry.next = free;
             self.free = index;
         }
-        entry.payload.take()
+        self.payloads[index as usize].take()
     }
 }
 
