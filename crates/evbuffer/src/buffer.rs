@@ -128,15 +128,20 @@ impl EvBuffer {
     #[doc(alias = "evbuffer_add")]
     #[inline]
     pub fn append_slice(&mut self, data: &[u8]) -> Result<(), Error> {
-        // One own segment holds less than `MAX_LEN` whatever is added within its storage.
-        if self.rest.is_none()
-            && let Segment::Own(own) = &mut self.head
-            && data.len() <= own.room()
-        {
-            own.push(data);
-            return Ok(());
+        // Own storage of one segment is shorter than `MAX_LEN`, whatever is added within its room.
+        match (&mut self.head, &mut self.rest) {
+            (Segment::Own(own), None) if data.len() <= own.room() => {
+                own.push(data);
+                Ok(())
+            }
+            (Segment::Empty, None) if !data.is_empty() => {
+                let mut bytes = storage(data.len().max(FIRST_CAPACITY), "append")?;
+                bytes.extend_from_slice(data);
+                self.head = Segment::Own(Own::from_vec(bytes));
+                Ok(())
+            }
+            _ => self.append_slice_slowly(data),
         }
-        self.append_slice_slowly(data)
     }
 
     fn append_slice_slowly(&mut self, data: &[u8]) -> Result<(), Error> {
@@ -146,10 +151,11 @@ impl EvBuffer {
             return Ok(());
         }
         self.check_fits(data.len(), DURING)?;
-        let (fits, over) = data.split_at(self.tail().room().min(data.len()));
-        if over.is_empty() {
-            self.push_to_tail(fits);
+        let fits = self.tail().room();
+        if data.len() <= fits {
+            self.push_to_tail(data);
         } else {
+            let (fits, over) = data.split_at(fits);
             let mut bytes = self.new_storage(over.len(), DURING)?;
             self.expect_segments(1, DURING)?;
             self.push_to_tail(fits);

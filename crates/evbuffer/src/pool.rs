@@ -157,6 +157,7 @@ pub(crate) fn zeroed(len: usize, during: &'static str) -> Result<Vec<u8>, Error>
 }
 
 /// An empty vector with room for `len` bytes, or the error that there is no memory for them.
+#[inline]
 pub(crate) fn storage(len: usize, during: &'static str) -> Result<Vec<u8>, Error> {
     if len > crate::MAX_LEN {
         return Err(Error::new(ErrorKind::TooLong, during));
