@@ -1,0 +1,532 @@
+//! What a type of bufferevent sees of its node while one of its calls runs.
+//!
+//! Buffers are *lent*: taken out of the node for the length of a closure and put back with what arrived meanwhile behind.
+//! Nothing is borrowed while the closure runs, so it may make system calls, run filters of the user's, and drop what
+//! it drains.
+//!
+//! # Invariants
+//! - What a closure took out and put in is found from the lengths before and after, and handed to `wake.rs`: a type cannot
+//!   forget to wake anybody.
+//! - A buffer comes back also when the closure panics.
+//! - While it is lent, a second removal from it is refused (`Busy`), and additions wait behind.
+
+use std::cell::{Cell, RefCell};
+
+use evbuffer::EvBuffer;
+use evreactor_core::Moment;
+
+use crate::core::Core;
+use crate::direction::{Direction, Directions, Reasons};
+use crate::error::Error;
+use crate::node::{End, Flags, Index, Link, NONE, Node};
+use crate::options::Mode;
+
+/// A node of this domain, as a type may keep it: the partner of a pair end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NodeKey {
+    pub(crate) index: Index,
+    pub(crate) generation: u32,
+}
+
+/// How what is below has ended.
+#[derive(Clone, Debug)]
+pub enum BelowEnd {
+    /// At its end, cleanly.
+    Eof,
+    /// By an error.
+    Failed(Error),
+}
+
+/// A type's view of its own node, and of the one below or beside it.
+pub struct Context<'a> {
+    cell: &'a RefCell<Core>,
+    index: Index,
+    generation: u32,
+    mode: Mode,
+    moved: Cell<usize>,
+}
+
+/// One of a node's buffers.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Side {
+    Input,
+    Output,
+}
+
+impl Side {
+    fn of(self, node: &mut Node) -> &mut EvBuffer {
+        match self {
+            Self::Input => &mut node.input,
+            Self::Output => &mut node.output,
+        }
+    }
+
+    fn lent(self) -> Flags {
+        match self {
+            Self::Input => Flags::INPUT_LENT,
+            Self::Output => Flags::OUTPUT_LENT,
+        }
+    }
+}
+
+/// A buffer that is out of its node, and goes back when this is dropped.
+struct Lent<'a> {
+    cell: &'a RefCell<Core>,
+    index: Index,
+    generation: u32,
+    side: Side,
+    buffer: EvBuffer,
+    before: usize,
+}
+
+impl<'a> Lent<'a> {
+    fn take(cell: &'a RefCell<Core>, core: &mut Core, index: Index, side: Side) -> Option<Self> {
+        let node = core.get_mut(index)?;
+        if node.flags.intersects(side.lent()) {
+            return None;
+        }
+        node.flags.insert(side.lent());
+        let buffer = std::mem::take(side.of(node));
+        let before = buffer.len();
+        Some(Self { cell, index, generation: node.generation, side, buffer, before })
+    }
+
+    fn gained(&self) -> usize {
+        self.buffer.len().saturating_sub(self.before)
+    }
+
+    fn lost(&self) -> usize {
+        self.before.saturating_sub(self.buffer.len())
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let (gained, lost) = (self.gained(), self.lost());
+        let mut core = self.cell.borrow_mut();
+        // Freed meanwhile: the bytes go with the buffer, outside of the borrow.
+        let Some(node) = core.find_mut(self.index, self.generation) else { return };
+        node.flags.remove(self.side.lent());
+        let place = self.side.of(node);
+        if !place.is_empty() {
+            // Sums of lengths that fitted before fit again.
+            let _ = self.buffer.append(place);
+        }
+        std::mem::swap(place, &mut self.buffer);
+        match self.side {
+            Side::Input => {
+                core.lost_input(self.index, lost);
+                core.gained_input(self.index, gained);
+            }
+            Side::Output => {
+                core.lost_output(self.index, lost);
+                core.gained_output(self.index, gained);
+            }
+        }
+    }
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(cell: &'a RefCell<Core>, index: Index, generation: u32, mode: Mode) -> Self {
+        Self { cell, index, generation, mode, moved: Cell::new(0) }
+    }
+
+    /// Bytes that this call has moved so far.
+    pub(crate) fn moved(&self) -> usize {
+        self.moved.get()
+    }
+
+    fn count(&self, bytes: usize) {
+        self.moved.set(self.moved.get() + bytes);
+    }
+
+    fn with<R>(&self, look: impl FnOnce(&mut Core) -> R) -> Option<R> {
+        let mut core = self.cell.borrow_mut();
+        core.find(self.index, self.generation)?;
+        Some(look(&mut core))
+    }
+
+    fn read<R>(&self, look: impl FnOnce(&Node) -> R) -> Option<R> {
+        self.cell.borrow().find(self.index, self.generation).map(look)
+    }
+
+    /// The loop's time.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        self.cell.borrow().host().now()
+    }
+
+    /// How far the user asked this call to go.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether the output is to end behind its last byte.
+    #[must_use]
+    pub fn finishing(&self) -> bool {
+        self.read(|node| node.write_end == End::Wanted && node.output.is_empty()).unwrap_or(false)
+    }
+
+    /// Whether the connection was asked for and does not stand yet.
+    #[must_use]
+    pub fn connecting(&self) -> bool {
+        self.read(|node| node.link == Link::Connecting).unwrap_or(false)
+    }
+
+    /// How many bytes the own input may take now: up to the high mark and, for a transport, up to what is left of
+    /// this turn's share. A flush reads past the mark.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        let core = self.cell.borrow();
+        let Some(node) = core.find(self.index, self.generation) else { return 0 };
+        let marked = match self.mode {
+            Mode::Normal => node.read_limit().saturating_sub(node.input.len()),
+            Mode::Flush | Mode::Finished => usize::MAX,
+        };
+        let share = if node.below == NONE {
+            node.max_single_read().saturating_sub(core.spent_reading).max(1)
+        } else {
+            usize::MAX
+        };
+        marked.min(share)
+    }
+
+    /// How many bytes may be sent in this step: what is left of this turn's share.
+    #[must_use]
+    pub fn share(&self) -> usize {
+        let core = self.cell.borrow();
+        let Some(node) = core.find(self.index, self.generation) else { return 0 };
+        node.max_single_write().saturating_sub(core.spent_writing).max(1)
+    }
+
+    /// Adds a copy of `bytes` to the own input: what a transport has read.
+    ///
+    /// # Errors
+    /// What [`EvBuffer::append_slice`] answers: nothing was added.
+    pub fn add_input(&mut self, bytes: &[u8]) -> Result<(), evbuffer::Error> {
+        self.grow_input(bytes.len(), |input| input.append_slice(bytes))
+    }
+
+    /// Adds a block that a transport has read into, without copying.
+    ///
+    /// # Errors
+    /// What [`EvBuffer::append_block`] answers: nothing was added.
+    pub fn add_input_block(
+        &mut self,
+        block: evbuffer::Block,
+        length: usize,
+    ) -> Result<(), evbuffer::Error> {
+        self.grow_input(length, |input| input.append_block(block, length))
+    }
+
+    fn grow_input(
+        &mut self,
+        count: usize,
+        add: impl FnOnce(&mut EvBuffer) -> Result<(), evbuffer::Error>,
+    ) -> Result<(), evbuffer::Error> {
+        let added = self.with(|core| {
+            add(&mut core.node(self.index).input)?;
+            core.gained_input(self.index, count);
+            Ok(())
+        });
+        self.count(count);
+        added.unwrap_or(Ok(()))
+    }
+
+    /// Lends the own output, for a transport to send from. What is gone from it afterwards was sent.
+    pub fn send<R>(&mut self, send: impl FnOnce(&mut EvBuffer) -> R) -> Option<R> {
+        let mut lent = {
+            let mut core = self.cell.borrow_mut();
+            core.find(self.index, self.generation)?;
+            Lent::take(self.cell, &mut core, self.index, Side::Output)?
+        };
+        let result = send(&mut lent.buffer);
+        self.count(lent.lost());
+        Some(result)
+    }
+
+    /// Lends the input of the one below and the own input: for a layer to move bytes up. The closure also gets the
+    /// room, and answers how many bytes it moved.
+    pub fn lift(&mut self, up: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize) -> usize {
+        let room = self.room();
+        let below = self.read(|node| node.below).unwrap_or(NONE);
+        self.between(below, Side::Input, self.index, Side::Input, room, up)
+    }
+
+    /// Lends the own output and the output of the one below: for a layer to move bytes down. The closure also gets the
+    /// room below, and answers how many bytes it moved.
+    pub fn lower(&mut self, down: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize) -> usize {
+        let below = self.read(|node| node.below).unwrap_or(NONE);
+        let room = match self.mode {
+            Mode::Flush => usize::MAX,
+            Mode::Normal | Mode::Finished => self.room_of_output(below),
+        };
+        self.between(self.index, Side::Output, below, Side::Output, room, down)
+    }
+
+    fn room_of_output(&self, index: Index) -> usize {
+        let core = self.cell.borrow();
+        core.get(index).map_or(0, |node| node.write_mark.room(node.output.len()))
+    }
+
+    /// Lends the own output and the input of `partner`, in the same domain: for one end of a pair to pass bytes to the
+    /// other. Nothing is lent, and 0 answered, while the partner takes nothing.
+    pub fn pass(
+        &mut self,
+        partner: NodeKey,
+        across: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize,
+    ) -> usize {
+        let room = {
+            let core = self.cell.borrow();
+            if core.find(partner.index, partner.generation).is_none() {
+                return 0;
+            }
+            core.room_of_input(partner.index, self.mode)
+        };
+        if room == 0 {
+            return 0;
+        }
+        self.between(self.index, Side::Output, partner.index, Side::Input, room, across)
+    }
+
+    fn between(
+        &mut self,
+        from: Index,
+        from_side: Side,
+        to: Index,
+        to_side: Side,
+        room: usize,
+        step: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize,
+    ) -> usize {
+        let (source, sink) = {
+            let mut core = self.cell.borrow_mut();
+            if core.find(self.index, self.generation).is_none() {
+                return 0;
+            }
+            let Some(source) = Lent::take(self.cell, &mut core, from, from_side) else { return 0 };
+            match Lent::take(self.cell, &mut core, to, to_side) {
+                Some(sink) => (Some(source), Some(sink)),
+                None => {
+                    drop(core);
+                    drop(source);
+                    return 0;
+                }
+            }
+        };
+        let (Some(mut source), Some(mut sink)) = (source, sink) else { return 0 };
+        let moved = step(&mut source.buffer, &mut sink.buffer, room);
+        self.count(source.lost().max(sink.gained()));
+        moved
+    }
+
+    /// Lends the output of `partner`, in the same domain, and the own input: for one end of a pair to fetch what the other
+    /// has to give. Nothing is lent, and 0 answered, while the partner may not give.
+    pub fn fetch(
+        &mut self,
+        partner: NodeKey,
+        across: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize,
+    ) -> usize {
+        let room = {
+            let core = self.cell.borrow();
+            let gives = core
+                .find(partner.index, partner.generation)
+                .is_some_and(|node| node.gives() && !node.output.is_empty());
+            if !gives {
+                return 0;
+            }
+            core.room_of_input(self.index, self.mode)
+        };
+        if room == 0 {
+            return 0;
+        }
+        self.between(partner.index, Side::Output, self.index, Side::Input, room, across)
+    }
+
+    /// Tells `partner`, in the same domain, that this end has finished or gone: the end of its input, behind what is still in
+    /// flight. The partner's own [`pull`](crate::Bufferevent::pull) finds it by [`end_arrived`](Self::end_arrived).
+    pub fn send_end(&mut self, partner: NodeKey) {
+        let mut core = self.cell.borrow_mut();
+        if let Some(node) = core.find_mut(partner.index, partner.generation) {
+            node.flags.insert(Flags::END_ARRIVED);
+            core.queue_pull(partner.index);
+        }
+    }
+
+    /// Whether a partner has sent its end.
+    #[must_use]
+    pub fn end_arrived(&self) -> bool {
+        self.read(|node| node.flags.contains(Flags::END_ARRIVED)).unwrap_or(false)
+    }
+
+    /// Whether `partner` is still there.
+    #[must_use]
+    pub fn is_there(&self, partner: NodeKey) -> bool {
+        self.cell.borrow().find(partner.index, partner.generation).is_some()
+    }
+
+    /// The transport has nothing to read until it becomes ready.
+    pub fn wait_readable(&mut self) {
+        self.with(|core| core.node(self.index).flags.insert(Flags::DRY));
+    }
+
+    /// Whether a node of this domain is still there and has a user, bytes to send, or something to do.
+    #[must_use]
+    pub fn partner_active(&self, partner: NodeKey) -> bool {
+        let core = self.cell.borrow();
+        let Some(node) = core.find(partner.index, partner.generation) else { return false };
+        let top = core.top_of(partner.index);
+        let held = core.get(top).is_some_and(|top| top.me.as_ref().is_none_or(|me| me.users() > 0));
+        held || !node.output.is_empty() || core.get(top).is_some_and(|top| !top.output.is_empty())
+    }
+
+    /// The own key, for a partner to keep.
+    #[must_use]
+    pub fn key(&self) -> NodeKey {
+        NodeKey { index: self.index, generation: self.generation }
+    }
+
+    /// How what is below has ended, once nothing of it is left to take.
+    #[must_use]
+    pub fn below_end(&self) -> Option<BelowEnd> {
+        let core = self.cell.borrow();
+        let below = core.get(core.find(self.index, self.generation)?.below)?;
+        match below.read_end {
+            End::Open | End::Wanted => None,
+            _ if !below.input.is_empty() => None,
+            End::Done => Some(BelowEnd::Eof),
+            End::Failed => {
+                below.extras.as_ref()?.read_error.clone().map(BelowEnd::Failed)
+            }
+        }
+    }
+
+    /// Ends the own input as what is below has ended, if it has and nothing of it is left.
+    pub fn inherit_end(&mut self) {
+        match self.below_end() {
+            None => {}
+            Some(BelowEnd::Eof) => self.end_input(),
+            Some(BelowEnd::Failed(error)) => self.fail(Direction::Read, error),
+        }
+    }
+
+    /// The input has ended behind its last byte.
+    pub fn end_input(&mut self) {
+        self.with(|core| core.ended_input(self.index, None));
+    }
+
+    /// The end mark of the output is out.
+    pub fn end_output(&mut self) {
+        self.with(|core| core.ended_output(self.index));
+    }
+
+    /// A direction has failed. Bytes that came before stay readable; the user hears after them.
+    pub fn fail(&mut self, direction: Direction, error: Error) {
+        self.with(|core| match direction {
+            Direction::Read => core.ended_input(self.index, Some(error)),
+            Direction::Write => core.failed_output(self.index, &error),
+        });
+    }
+
+    /// A connection was asked for: nothing moves until [`Context::connected`] or [`Context::connect_failed`].
+    pub fn connect_begun(&mut self) {
+        self.with(|core| {
+            core.node(self.index).link = Link::Connecting;
+            core.connect_started(self.index);
+        });
+    }
+
+    /// There is no transport yet: nothing moves until there is.
+    pub fn disconnected(&mut self) {
+        self.with(|core| {
+            let node = core.node(self.index);
+            node.link = Link::Idle;
+            node.flags.insert(Flags::DRY);
+            node.flags.insert(Flags::BLOCKED);
+        });
+    }
+
+    /// The connection stands; the user is told.
+    pub fn connected(&mut self) {
+        self.with(|core| core.connected(self.index, true));
+    }
+
+    /// The connection stands, which nobody asked to be told: it shows as one write callback.
+    pub fn connected_silently(&mut self) {
+        self.with(|core| core.connected(self.index, false));
+    }
+
+    /// There will be no connection: both directions have failed, which is told as one error.
+    pub fn connect_failed(&mut self, error: Error) {
+        self.with(|core| core.failed_connect(self.index, &error));
+    }
+
+    /// The transport may move again, found out by other means than [`Bufferevent::ready`](crate::Bufferevent::ready).
+    pub fn became_ready(&mut self, directions: Directions) {
+        self.with(|core| core.became_ready(self.index, directions));
+    }
+
+    /// What the layer needs for itself, whatever the user has enabled: bytes from below, or to send some down.
+    pub fn set_wants(&mut self, read: bool, write: bool) {
+        self.with(|core| {
+            let node = core.node(self.index);
+            node.flags.remove(Flags::WANTS_READ);
+            node.flags.remove(Flags::WANTS_WRITE);
+            if read {
+                node.flags.insert(Flags::WANTS_READ);
+            }
+            if write {
+                node.flags.insert(Flags::WANTS_WRITE);
+            }
+            core.wants_changed(self.index);
+        });
+    }
+
+    /// Holds a direction up, or lets it go, on the layer's account.
+    pub fn hold(&mut self, directions: Directions, held: bool) {
+        self.with(|core| core.hold(self.index, directions, Reasons::LAYER, held));
+    }
+}
+
+impl Core {
+    /// How many bytes a node's input takes from beside now.
+    pub(crate) fn room_of_input(&self, index: Index, mode: Mode) -> usize {
+        let Some(node) = self.get(index) else { return 0 };
+        if node.read_end != End::Open || !self.takes_at_all(index) {
+            return 0;
+        }
+        match mode {
+            Mode::Normal | Mode::Finished => node.read_limit().saturating_sub(node.input.len()),
+            Mode::Flush => usize::MAX,
+        }
+    }
+
+    fn takes_at_all(&self, index: Index) -> bool {
+        let Some(node) = self.get(index) else { return false };
+        match self.get(node.above) {
+            None => {
+                node.enabled.contains(Directions::READ) && node.held_read.is_empty()
+            }
+            Some(above) => above.takes() && node.held_read.is_empty(),
+        }
+    }
+
+    /// Adds or takes away a reason to hold a direction up.
+    pub(crate) fn hold(&mut self, index: Index, directions: Directions, reason: Reasons, held: bool) {
+        let node = self.node(index);
+        for (direction, reasons) in
+            [(Directions::READ, &mut node.held_read), (Directions::WRITE, &mut node.held_write)]
+        {
+            if directions.contains(direction) {
+                if held {
+                    reasons.insert(reason);
+                } else {
+                    reasons.remove(reason);
+                }
+            }
+        }
+        if !held {
+            self.opened(index, directions);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Delivery: one round of telling a handler what happened.
+//!
+//! The order of a round is the order of the bits in [`Pending`]: Connected, read, write, pressure, timeouts, Written,
+//! then an end. Each is told at most once per round; what arises meanwhile comes in the next.
+//!
+//! # Invariants
+//! - The handler and the node's own handle are out of the node for the length of the round, and nothing is borrowed while
+//!   a callback runs.
+//! - A callback's condition is looked at when it is about to run, not when it was queued.
+//! - An end is told when no bytes are left to tell of and nothing that callbacks wrote waits for a push: a `free` in the
+//!   event callback throws no reply away.
+
+use std::cell::RefCell;
+
+use crate::bev::Bev;
+use crate::core::Core;
+use crate::direction::{Direction, Directions};
+use crate::event::{Deadline, Event};
+use crate::handler::{Handler, Pressure};
+use crate::node::{End, Flags, Index, NONE, Node, Pending, Slot, Steps};
+use crate::options::Mode;
+use crate::pump;
+
+/// One callback that is due.
+enum Call {
+    Read,
+    Write,
+    Pressure(Pressure),
+    Event(Event),
+}
+
+/// Runs one delivery round of a node.
+pub(crate) fn deliver(cell: &RefCell<Core>, index: Index) {
+    if push_before_end(cell, index) {
+        return;
+    }
+    let (mut handler, me, generation) = {
+        let mut core = cell.borrow_mut();
+        let Some(node) = core.get_mut(index) else { return };
+        if node.covered() || node.deliverable().is_empty() {
+            return;
+        }
+        match std::mem::replace(&mut node.slot, Slot::Running) {
+            Slot::Idle(handler) => match node.me.take() {
+                Some(me) => (handler, me, node.generation),
+                None => {
+                    node.slot = Slot::Idle(handler);
+                    return;
+                }
+            },
+            // Running already, further up this stack: the bits stay and are told after it.
+            other => {
+                node.slot = other;
+                return;
+            }
+        }
+    };
+    let done = pump::guarded(cell, index, generation, "handler", || {
+        round(cell, index, generation, &mut *handler, &me);
+    });
+    finish(cell, index, generation, done.is_some().then_some(handler), me);
+}
+
+/// If only an end is left to tell and a push waits, does the push first. Returns whether it did.
+fn push_before_end(cell: &RefCell<Core>, index: Index) -> bool {
+    let mut pushed = false;
+    let mut below = {
+        let core = cell.borrow();
+        let Some(node) = core.get(index) else { return false };
+        if !node.deliverable().without(Pending::ENDS).is_empty() || !core.push_waits(index) {
+            return false;
+        }
+        index
+    };
+    while below != NONE {
+        let waits = {
+            let mut core = cell.borrow_mut();
+            core.get(below).is_some() && core.take_step(below, Steps::PUSH)
+        };
+        if waits {
+            pump::push(cell, below, Mode::Normal);
+            pushed = true;
+        }
+        below = cell.borrow().get(below).map_or(NONE, |node| node.below);
+    }
+    if pushed {
+        cell.borrow_mut().queue_deliver(index);
+    }
+    pushed
+}
+
+/// Calls what is due, in order, each once.
+fn round(cell: &RefCell<Core>, index: Index, generation: u32, handler: &mut dyn Handler, me: &Bev) {
+    let mut place = Pending::CONNECTED;
+    loop {
+        let call = {
+            let mut core = cell.borrow_mut();
+            // Freed, or covered, by one of the callbacks.
+            let Some(node) = core.find(index, generation) else { return };
+            if node.covered() {
+                return;
+            }
+            let Some(what) = node.deliverable().first_from(place) else { return };
+            place = what.next();
+            if what.intersects(Pending::ENDS) && core.push_waits(index) {
+                return;
+            }
+            let node = core.node(index);
+            node.pending.remove(what);
+            due(node, what)
+        };
+        match call {
+            Some(Call::Read) => handler.on_read(me),
+            Some(Call::Write) => handler.on_write(me),
+            Some(Call::Pressure(pressure)) => handler.on_pressure(me, pressure),
+            Some(Call::Event(event)) => handler.on_event(me, &event),
+            None => {}
+        }
+        if place == Pending::EMPTY {
+            return;
+        }
+    }
+}
+
+/// Whether a callback's condition still holds, and with what it is called.
+fn due(node: &mut Node, what: Pending) -> Option<Call> {
+    match what {
+        Pending::READ => {
+            if !node.read_due() {
+                return None;
+            }
+            node.flags.remove(Flags::FRESH);
+            Some(Call::Read)
+        }
+        Pending::FORCED_READ => {
+            node.flags.remove(Flags::FRESH);
+            Some(Call::Read)
+        }
+        Pending::WRITE => (node.output.len() <= node.write_mark.low()).then_some(Call::Write),
+        Pending::FORCED_WRITE => Some(Call::Write),
+        Pending::PRESSURE => Some(Call::Pressure(if node.flags.contains(Flags::FULL) {
+            Pressure::Full
+        } else {
+            Pressure::Eased
+        })),
+        _ => event(node, what).map(Call::Event),
+    }
+}
+
+fn event(node: &mut Node, what: Pending) -> Option<Event> {
+    match what {
+        Pending::CONNECTED => Some(Event::Connected),
+        Pending::TIMEOUT_READ => Some(Event::Timeout(Deadline::Read)),
+        Pending::TIMEOUT_WRITE => Some(Event::Timeout(Deadline::Write)),
+        Pending::TIMEOUT_IDLE => Some(Event::Timeout(Deadline::Idle)),
+        Pending::TIMEOUT_CONNECT => Some(Event::Timeout(Deadline::Connect)),
+        Pending::TIMEOUT_CLOSE => Some(Event::Timeout(Deadline::Close)),
+        Pending::TRIGGERED => {
+            Some(Event::Triggered(std::mem::take(&mut node.extras().triggered)))
+        }
+        Pending::WRITTEN => Some(Event::Written),
+        Pending::READ_END if node.read_end == End::Done => Some(Event::Eof),
+        Pending::READ_END => {
+            let extras = node.extras();
+            let direction = (!extras.connect_failed).then_some(Direction::Read);
+            let error = extras.read_error.clone()?;
+            Some(Event::Error { direction, error })
+        }
+        Pending::WRITE_END => {
+            let error = node.extras().write_error.clone()?;
+            Some(Event::Error { direction: Some(Direction::Write), error })
+        }
+        _ => None,
+    }
+}
+
+/// Puts the handler back, or its replacement in, and has the next round run if one is due.
+fn finish(
+    cell: &RefCell<Core>,
+    index: Index,
+    generation: u32,
+    handler: Option<Box<dyn Handler + Send>>,
+    me: Bev,
+) {
+    let mut core = cell.borrow_mut();
+    let old = match core.find_mut(index, generation) {
+        None => (handler, Some(me)),
+        Some(node) => {
+            node.me = Some(me);
+            let old = match std::mem::replace(&mut node.slot, Slot::Empty) {
+                Slot::Replaced(new) => {
+                    node.slot = new.map_or(Slot::Empty, Slot::Idle);
+                    handler
+                }
+                Slot::Empty | Slot::Idle(_) | Slot::Running => {
+                    node.slot = handler.map_or(Slot::Empty, Slot::Idle);
+                    None
+                }
+            };
+            core.tell_read(index);
+            core.queue_deliver(index);
+            core.maybe_reap(index);
+            (old, None)
+        }
+    };
+    drop(core);
+    // A handler that was replaced or freed is user code: dropped with nothing borrowed.
+    drop(old);
+}
+
+impl Core {
+    /// The user does not want this direction any more: what was queued for it is not told.
+    pub(crate) fn cancel_callbacks(&mut self, index: Index, directions: Directions) {
+        let node = self.node(index);
+        if directions.contains(Directions::READ) {
+            node.pending.remove(Pending::READS);
+        }
+        if directions.contains(Directions::WRITE) {
+            node.pending.remove(Pending::WRITES);
+        }
+    }
+}

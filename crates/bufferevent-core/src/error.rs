@@ -1,0 +1,190 @@
+//! Errors: what went wrong, in which layer, during which operation, and on whose account.
+//!
+//! # Invariants
+//! - An error owns all that it says; it can be kept, cloned and sent to another thread.
+//! - `Display` does not repeat the source: walk [`source`](std::error::Error::source) for it.
+//! - A peer can cause neither [`Kind::Misuse`] nor a panic.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// Why an operation was refused or a bufferevent stopped.
+///
+/// Opaque on purpose: match on [`kind`](Self::kind), print with `Display`, walk `source()`.
+#[derive(Clone, Debug)]
+pub struct Error {
+    kind: Kind,
+    layer: &'static str,
+    operation: &'static str,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+/// What a program can act on. New kinds may be added in a minor release.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The bufferevent was freed; the handle names nothing any more.
+    Freed,
+    /// Another bufferevent is stacked on this one and owns its data.
+    Covered,
+    /// The piece that the call needs is lent to user code further up the call stack.
+    Busy,
+    /// A confined bufferevent was used from a thread that is not its loop's.
+    WrongThread,
+    /// The direction has ended: the stream was finished, or has failed.
+    Ended,
+    /// The output holds as much as `set_max_output` allows; nothing was taken.
+    Full,
+    /// The operation has no meaning for this type; nothing was changed.
+    Unsupported,
+    /// The call or its arguments are wrong. Never caused by a peer.
+    Misuse,
+    /// The event loop is gone.
+    LoopClosed,
+    /// Memory for the bytes could not be had.
+    OutOfMemory,
+    /// The peer refused, broke or violated the stream.
+    Peer,
+    /// The operating system refused; `source()` is an [`io::Error`].
+    System,
+    /// User code that the stack runs panicked.
+    Panicked,
+}
+
+/// On whose account an error is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
+pub enum Blame {
+    /// The other end of the stream.
+    Peer,
+    /// This host: its memory, its descriptors, its network.
+    Local,
+    /// This program called in the wrong order or from the wrong place.
+    Misuse,
+}
+
+impl Error {
+    /// An error of `kind` in the layer named `layer` during `operation`.
+    #[must_use]
+    pub const fn new(kind: Kind, layer: &'static str, operation: &'static str) -> Self {
+        Self { kind, layer, operation, source: None }
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// What an I/O error of the system means to a stream: broken by the peer, or refused here.
+    #[must_use]
+    pub fn io(layer: &'static str, operation: &'static str, source: io::Error) -> Self {
+        use io::ErrorKind as K;
+        let kind = match source.kind() {
+            K::ConnectionReset
+            | K::ConnectionAborted
+            | K::ConnectionRefused
+            | K::BrokenPipe
+            | K::NotConnected => Kind::Peer,
+            K::OutOfMemory => Kind::OutOfMemory,
+            _ => Kind::System,
+        };
+        Self::new(kind, layer, operation).with_source(source)
+    }
+
+    /// What a program can act on.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The layer in which it happened: `"socket"`, `"pair"`, the name of a type of your own.
+    #[must_use]
+    pub const fn layer(&self) -> &'static str {
+        self.layer
+    }
+
+    /// The operation that failed: `"read"`, `"write"`, `"connect"`, …
+    #[must_use]
+    pub const fn operation(&self) -> &'static str {
+        self.operation
+    }
+
+    /// On whose account it is.
+    #[must_use]
+    pub const fn blame(&self) -> Blame {
+        match self.kind {
+            Kind::Peer => Blame::Peer,
+            Kind::System | Kind::OutOfMemory | Kind::LoopClosed => Blame::Local,
+            Kind::Freed
+            | Kind::Covered
+            | Kind::Busy
+            | Kind::WrongThread
+            | Kind::Ended
+            | Kind::Full
+            | Kind::Unsupported
+            | Kind::Misuse
+            | Kind::Panicked => Blame::Misuse,
+        }
+    }
+
+    /// The cause as an error of the operating system, if it is one.
+    ///
+    /// Source: libevent's `EVUTIL_SOCKET_ERROR()`.
+    #[doc(alias = "EVUTIL_SOCKET_ERROR")]
+    #[must_use]
+    pub fn io_error(&self) -> Option<&io::Error> {
+        self.source.as_deref()?.downcast_ref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self.kind {
+            Kind::Freed => "the bufferevent was freed",
+            Kind::Covered => "another bufferevent is stacked on this one",
+            Kind::Busy => "the buffer or layer is lent to code further up the call stack",
+            Kind::WrongThread => {
+                "used from a thread that is not its loop's; make it with Options::THREADSAFE"
+            }
+            Kind::Ended => "this direction has ended",
+            Kind::Full => "the output is full",
+            Kind::Unsupported => "not supported by this type",
+            Kind::Misuse => "wrong call or arguments",
+            Kind::LoopClosed => "the event loop is closed",
+            Kind::OutOfMemory => "out of memory",
+            Kind::Peer => "the peer broke the stream",
+            Kind::System => "the system refused",
+            Kind::Panicked => "user code panicked",
+        };
+        write!(f, "{}: {}: {why}", self.layer, self.operation)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        use io::ErrorKind as K;
+        let kind = match error.kind {
+            Kind::Ended => K::BrokenPipe,
+            Kind::Unsupported => K::Unsupported,
+            Kind::Misuse => K::InvalidInput,
+            Kind::OutOfMemory => K::OutOfMemory,
+            Kind::Busy | Kind::Full => K::WouldBlock,
+            Kind::Peer | Kind::System => error.io_error().map_or(K::Other, io::Error::kind),
+            Kind::Freed
+            | Kind::Covered
+            | Kind::WrongThread
+            | Kind::LoopClosed
+            | Kind::Panicked => K::Other,
+        };
+        Self::new(kind, error)
+    }
+}

@@ -1,0 +1,344 @@
+//! One bufferevent as its domain keeps it: two buffers, marks, ends, and what is owed.
+//!
+//! # Invariants
+//! - A node is changed through the functions of `wake.rs`, which also queue every step that the change can
+//!   make possible. Nobody else queues.
+//! - `layer` is `None` only while the pump or a closure of the user has it; it comes back or the node is gone.
+//! - Whether bytes may move is never stored: it follows from lengths, marks, reasons and ends.
+//! - `read_end` and `write_end` only go forward.
+
+use evbuffer::EvBuffer;
+use evreactor_core::Priority;
+
+use crate::bev::Bev;
+use crate::direction::{Directions, Reasons};
+use crate::error::Error;
+use crate::event::EventFlags;
+use crate::handler::{Handler, Interest};
+use crate::layer::Bufferevent;
+use crate::options::Options;
+use crate::set::set;
+use crate::timers::Timers;
+use crate::watermark::Watermark;
+
+/// Where a node stands in its domain's arena.
+pub(crate) type Index = u32;
+
+/// No node.
+pub(crate) const NONE: Index = Index::MAX;
+
+/// What a covered bufferevent without a high mark of its own reads ahead of the layer above it, in bytes.
+/// One read of a transport: more would only move the queue from the kernel into memory.
+pub(crate) const READ_AHEAD: usize = 64 * 1024;
+
+/// What a transport may read, and write, in one turn of its loop unless told otherwise, in bytes: four
+/// full reads, so that a fast peer neither starves the others nor pays a wait per read.
+pub(crate) const MAX_SINGLE: usize = 256 * 1024;
+
+/// How far a connection has come about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Link {
+    /// Nobody has asked for one.
+    Idle,
+    /// It was asked for.
+    Connecting,
+    /// It stands.
+    Open,
+}
+
+/// How far a direction has come to its end.
+///
+/// Open --finish--> Wanted --end mark out--> Done        (write)
+/// Open --end of the stream--> Done                      (read)
+/// any --failure--> Failed
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum End {
+    Open,
+    Wanted,
+    Done,
+    Failed,
+}
+
+set! {
+    /// The steps that are queued for a node.
+    pub(crate) struct Steps(u8) {
+        PULL = 1;
+        PUSH = 2;
+        DELIVER = 4;
+        /// A deferred delivery is scheduled with the loop.
+        DEFERRED = 8;
+    }
+}
+
+set! {
+    /// What a handler has yet to be told. The bits stand in the order of a delivery round.
+    pub(crate) struct Pending(u16) {
+        CONNECTED = 1;
+        READ = 1 << 1;
+        /// READ, whatever the mark says.
+        FORCED_READ = 1 << 2;
+        WRITE = 1 << 3;
+        /// WRITE, whatever the mark says.
+        FORCED_WRITE = 1 << 4;
+        PRESSURE = 1 << 5;
+        TIMEOUT_READ = 1 << 6;
+        TIMEOUT_WRITE = 1 << 7;
+        TIMEOUT_IDLE = 1 << 8;
+        TIMEOUT_CONNECT = 1 << 9;
+        TIMEOUT_CLOSE = 1 << 10;
+        TRIGGERED = 1 << 11;
+        WRITTEN = 1 << 12;
+        READ_END = 1 << 13;
+        WRITE_END = 1 << 14;
+        READS = (1 << 1) | (1 << 2);
+        WRITES = (1 << 3) | (1 << 4);
+        EVENTS = 1 | (0x1ff << 6);
+        ENDS = (1 << 13) | (1 << 14);
+    }
+}
+
+impl Pending {
+    /// The first thing to tell that stands at or behind `from`.
+    #[inline]
+    pub(crate) fn first_from(self, from: Self) -> Option<Self> {
+        let left = self.0 & !(from.0.wrapping_sub(1));
+        (left != 0).then(|| Self(left & left.wrapping_neg()))
+    }
+
+    /// The place behind this one in the round; nothing stands behind the last.
+    #[inline]
+    pub(crate) fn next(self) -> Self {
+        Self(self.0 << 1)
+    }
+}
+
+set! {
+    /// What is so about a node, each by itself.
+    pub(crate) struct Flags(u32) {
+        /// The transport would block on a read.
+        DRY = 1;
+        /// The transport would block on a write.
+        BLOCKED = 1 << 1;
+        /// Bytes came that no handler was told of.
+        FRESH = 1 << 2;
+        /// The layer needs bytes from below for itself.
+        WANTS_READ = 1 << 3;
+        /// The layer has bytes of its own to send down.
+        WANTS_WRITE = 1 << 4;
+        /// The input is lent out.
+        INPUT_LENT = 1 << 5;
+        /// The output is lent out.
+        OUTPUT_LENT = 1 << 6;
+        /// The output is at or above its high mark, and the handler was told so or will be.
+        FULL = 1 << 7;
+        /// To be freed once all output is out.
+        FREE_WHEN_WRITTEN = 1 << 8;
+        /// A graceful close is under way.
+        CLOSING = 1 << 9;
+        /// The handler asked for the writer to be started before the connection stood.
+        START_WRITER = 1 << 10;
+        /// A flush is owed downwards.
+        OWES_FLUSH = 1 << 11;
+        /// The last user handle is gone.
+        ORPHAN = 1 << 12;
+        /// The deadline of a graceful close has passed.
+        CLOSED = 1 << 13;
+        /// The one below has connected, and the layer is to be told.
+        BELOW_CONNECTED = 1 << 14;
+        /// What comes in during a graceful close is thrown away: reading was not enabled.
+        DISCARD = 1 << 15;
+        /// To be freed at once, asked for from another thread.
+        FREE_NOW = 1 << 16;
+        /// The partner has ended its output.
+        END_ARRIVED = 1 << 17;
+    }
+}
+
+/// The handler's place.
+pub(crate) enum Slot {
+    /// Nobody to tell.
+    Empty,
+    /// Waiting for something to tell.
+    Idle(Box<dyn Handler + Send>),
+    /// Taken out, running.
+    Running,
+    /// Taken out and running, and to be replaced by this when it comes back.
+    Replaced(Option<Box<dyn Handler + Send>>),
+}
+
+/// What most bufferevents never need.
+#[derive(Default)]
+pub(crate) struct Extras {
+    pub(crate) read_error: Option<Error>,
+    pub(crate) write_error: Option<Error>,
+    /// `None`: the connection failed, not one direction.
+    pub(crate) connect_failed: bool,
+    pub(crate) triggered: EventFlags,
+    /// Bytes; 0 means unlimited.
+    pub(crate) max_output: usize,
+    /// Bytes per turn; 0 means the default.
+    pub(crate) max_single_read: usize,
+    pub(crate) max_single_write: usize,
+    pub(crate) timers: Timers,
+    pub(crate) priority: Priority,
+}
+
+pub(crate) struct Node {
+    pub(crate) input: EvBuffer,
+    pub(crate) output: EvBuffer,
+    pub(crate) read_mark: Watermark,
+    pub(crate) write_mark: Watermark,
+    pub(crate) layer: Option<Box<dyn Bufferevent>>,
+    pub(crate) slot: Slot,
+    /// The node's own handle. Taken out during a delivery.
+    pub(crate) me: Option<Bev>,
+    pub(crate) extras: Option<Box<Extras>>,
+    pub(crate) bytes_read: u64,
+    pub(crate) bytes_written: u64,
+    pub(crate) below: Index,
+    pub(crate) above: Index,
+    pub(crate) generation: u32,
+    pub(crate) pending: Pending,
+    pub(crate) flags: Flags,
+    pub(crate) enabled: Directions,
+    /// What was enabled when a layer was put on top.
+    pub(crate) enabled_before: Directions,
+    pub(crate) held_read: Reasons,
+    pub(crate) held_write: Reasons,
+    pub(crate) queued: Steps,
+    pub(crate) interest: Interest,
+    pub(crate) options: Options,
+    pub(crate) link: Link,
+    pub(crate) read_end: End,
+    pub(crate) write_end: End,
+}
+
+impl Node {
+    pub(crate) fn new(options: Options, generation: u32, layer: Box<dyn Bufferevent>) -> Self {
+        Self {
+            input: EvBuffer::new(),
+            output: EvBuffer::new(),
+            read_mark: Watermark::default(),
+            write_mark: Watermark::default(),
+            layer: Some(layer),
+            slot: Slot::Empty,
+            me: None,
+            extras: None,
+            bytes_read: 0,
+            bytes_written: 0,
+            below: NONE,
+            above: NONE,
+            generation,
+            pending: Pending::EMPTY,
+            flags: Flags::EMPTY,
+            enabled: Directions::WRITE,
+            enabled_before: Directions::EMPTY,
+            held_read: Reasons::EMPTY,
+            held_write: Reasons::EMPTY,
+            queued: Steps::EMPTY,
+            interest: Interest::EMPTY,
+            options,
+            link: Link::Open,
+            read_end: End::Open,
+            write_end: End::Open,
+        }
+    }
+
+    pub(crate) fn extras(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
+
+    #[inline]
+    pub(crate) fn covered(&self) -> bool {
+        self.above != NONE
+    }
+
+    /// The name of the type, for errors. While the layer is out its name is not known.
+    pub(crate) fn name(&self) -> &'static str {
+        self.layer.as_deref().map_or("bufferevent", Bufferevent::name)
+    }
+
+    /// The length at which reading stops.
+    #[inline]
+    pub(crate) fn read_limit(&self) -> usize {
+        if self.covered() && self.read_mark.high() == 0 {
+            READ_AHEAD
+        } else {
+            self.read_mark.limit()
+        }
+    }
+
+    /// Whether this bufferevent takes bytes from below: for the user above it, or for itself.
+    #[inline]
+    pub(crate) fn takes(&self) -> bool {
+        self.read_end == End::Open
+            && (self.flags.contains(Flags::WANTS_READ)
+                || (self.enabled.contains(Directions::READ)
+                    && self.held_read.is_empty()
+                    && self.input.len() < self.read_limit()))
+    }
+
+    /// Whether application data may leave this bufferevent's output.
+    #[inline]
+    pub(crate) fn gives(&self) -> bool {
+        self.enabled.contains(Directions::WRITE) && self.held_write.is_empty()
+    }
+
+    /// Whether there is anything to send down: data, the end mark, or the layer's own.
+    #[inline]
+    pub(crate) fn has_to_send(&self) -> bool {
+        match self.write_end {
+            End::Open | End::Wanted => {
+                (self.gives() && (!self.output.is_empty() || self.write_end == End::Wanted))
+                    || self
+                        .flags
+                        .intersects(Flags::WANTS_WRITE.union(Flags::OWES_FLUSH))
+            }
+            End::Done | End::Failed => false,
+        }
+    }
+
+    /// What the handler is to be told, of that which it has callbacks for.
+    #[inline]
+    pub(crate) fn deliverable(&self) -> Pending {
+        let mut heard = Pending::EMPTY;
+        if self.interest.contains(Interest::READ) {
+            heard.insert(Pending::READS);
+        }
+        if self.interest.contains(Interest::WRITE) {
+            heard.insert(Pending::WRITES);
+        }
+        if self.interest.contains(Interest::EVENT) {
+            heard.insert(Pending::EVENTS);
+        }
+        if self.interest.contains(Interest::PRESSURE) {
+            heard.insert(Pending::PRESSURE);
+        }
+        self.pending.and(heard)
+    }
+
+    /// Whether the read callback is due.
+    pub(crate) fn read_due(&self) -> bool {
+        self.flags.contains(Flags::FRESH)
+            && !self.input.is_empty()
+            && self.input.len() >= self.read_mark.low()
+    }
+
+    pub(crate) fn max_single_read(&self) -> usize {
+        match &self.extras {
+            Some(extras) if extras.max_single_read != 0 => extras.max_single_read,
+            _ => MAX_SINGLE,
+        }
+    }
+
+    pub(crate) fn max_single_write(&self) -> usize {
+        match &self.extras {
+            Some(extras) if extras.max_single_write != 0 => extras.max_single_write,
+            _ => MAX_SINGLE,
+        }
+    }
+
+    pub(crate) fn priority(&self) -> Priority {
+        self.extras.as_ref().map_or(Priority::default(), |extras| extras.priority)
+    }
+}

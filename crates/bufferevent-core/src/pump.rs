@@ -1,0 +1,402 @@
+//! The pump: runs a domain's steps until none is left, and no deeper than one call.
+//!
+//! # Rules
+//! 1. At most one pump is active per thread. An operation inside a handler changes state and lists its domain; the
+//!    pump that is active gets to it. So a callback may do anything, and any chain of domains runs in constant stack.
+//! 2. The pump runs one domain's queue to its end, then the next listed domain. A domain that takes more than
+//!    [`STEPS_PER_RUN`] steps, and a thread that runs more than [`RUNS_PER_TURN`] domains, go on in the loop's next turn.
+//! 3. A layer is taken out of its node for the length of one call, with nothing borrowed, and put back if the node is
+//!    still there. If it was freed meanwhile, the layer hears of it now.
+//! 4. A transport's push comes when nothing else is queued, so that what callbacks write leaves in one system call.
+//! 5. A panic in a layer or a handler frees its bufferevent and nothing else; the loop counts it.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use evreactor_core::Ready;
+use evreactor_core::sync::Arc;
+
+use crate::bev::Handle;
+use crate::context::Context;
+use crate::core::Core;
+use crate::deliver;
+use crate::domain::{Domain, directions};
+use crate::layer::{Bufferevent, Step};
+use crate::life;
+use crate::node::{End, Flags, Index, Link, NONE, Steps};
+use crate::options::Mode;
+
+/// Steps of one domain before the loop gets its turn.
+const STEPS_PER_RUN: u32 = 4096;
+
+/// Domains run by one thread before the loop gets its turn.
+const RUNS_PER_TURN: u32 = 16 * 1024;
+
+/// What waits for the thread's pump.
+pub(crate) enum Listed {
+    /// A domain with work.
+    Run(Arc<Domain>),
+    /// A bufferevent whose last user handle went.
+    Orphan(Arc<Handle>),
+}
+
+thread_local! {
+    static ACTIVE: Cell<bool> = const { Cell::new(false) };
+    static LISTED: RefCell<VecDeque<Listed>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// Marks the thread's pump as active until dropped, also by unwinding.
+pub(crate) struct Active(());
+
+impl Active {
+    /// `None` if it is active already.
+    #[inline]
+    pub(crate) fn begin() -> Option<Self> {
+        ACTIVE.with(|active| (!active.replace(true)).then_some(Self(())))
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        ACTIVE.with(|active| active.set(false));
+    }
+}
+
+/// Adds to the thread's list, and works the list off if no pump is active.
+pub(crate) fn list(listed: Listed) {
+    // At the end of a thread its list is gone already, and with it whatever could still be done here.
+    let added = LISTED.try_with(|list| list.borrow_mut().push_back(listed)).is_ok();
+    if added && let Some(active) = Active::begin() {
+        drain(&active);
+    }
+}
+
+/// Works the thread's list off, unless a pump is active and does.
+pub(crate) fn run_listed() {
+    if let Some(active) = Active::begin() {
+        drain(&active);
+    }
+}
+
+/// Changes the domain's state and pumps it: the way in for the loop.
+pub(crate) fn run(domain: &Domain, change: impl FnOnce(&mut Core)) {
+    change(&mut domain.lock().borrow_mut());
+    match Active::begin() {
+        Some(active) => {
+            run_domain(domain);
+            drain(&active);
+        }
+        // The loop calls at depth 0, so this is a loop driven from within a handler: the active pump goes on.
+        None => relist(domain),
+    }
+}
+
+/// As [`run`], for a source that became ready.
+#[inline]
+pub(crate) fn run_ready(domain: &Domain, index: Index, generation: u32, ready: Ready) {
+    let Some(active) = Active::begin() else { return };
+    {
+        let cell = domain.lock();
+        if let Some(mut layer) = take_layer(&cell, index, generation) {
+            layer.ready(ready);
+            put_back(&cell, index, generation, layer);
+            let mut core = cell.borrow_mut();
+            if core.find(index, generation).is_some() {
+                core.became_ready(index, directions(ready));
+            }
+        }
+    }
+    run_domain(domain);
+    drain(&active);
+}
+
+fn relist(domain: &Domain) {
+    let arc = {
+        let cell = domain.lock();
+        let mut core = cell.borrow_mut();
+        if core.listed || core.running {
+            return;
+        }
+        core.listed = true;
+        core.domain_arc()
+    };
+    if let Some(domain) = arc {
+        list(Listed::Run(domain));
+    }
+}
+
+/// Works the thread's list off, within its bound.
+#[inline]
+fn drain(active: &Active) {
+    if LISTED.with(|list| !list.borrow().is_empty()) {
+        drain_listed(active);
+    }
+}
+
+fn drain_listed(_: &Active) {
+    let mut runs = 0;
+    while let Some(next) = LISTED.with(|list| list.borrow_mut().pop_front()) {
+        match next {
+            Listed::Run(domain) if runs < RUNS_PER_TURN => {
+                runs += 1;
+                run_domain(&domain);
+            }
+            Listed::Run(domain) => domain.schedule_run(),
+            Listed::Orphan(handle) => {
+                let domain = handle.domain.clone();
+                life::orphaned(&mut domain.lock().borrow_mut(), handle.index, handle.generation);
+                run_domain(&domain);
+            }
+        }
+    }
+}
+
+/// Runs one domain until it has no work, or has had its share.
+fn run_domain(domain: &Domain) {
+    struct Running<'a>(&'a RefCell<Core>);
+    impl Drop for Running<'_> {
+        fn drop(&mut self) {
+            if let Ok(mut core) = self.0.try_borrow_mut() {
+                core.running = false;
+            }
+        }
+    }
+
+    let lock = domain.lock();
+    let cell: &RefCell<Core> = &lock;
+    {
+        let mut core = cell.borrow_mut();
+        core.listed = false;
+        core.running = true;
+        core.spent_reading = 0;
+        core.spent_writing = 0;
+    }
+    let running = Running(cell);
+    let mut steps = 0;
+    let more = loop {
+        let next = cell.borrow_mut().next_step();
+        match next {
+            Some((index, Steps::PULL)) => pull(cell, index, Mode::Normal),
+            Some((index, Steps::PUSH)) => push(cell, index, Mode::Normal),
+            Some((index, _)) => deliver::deliver(cell, index),
+            None if cell.borrow().settle => life::settle(cell),
+            None => break false,
+        }
+        steps += 1;
+        if steps == STEPS_PER_RUN {
+            break true;
+        }
+    };
+    let again = {
+        let mut core = cell.borrow_mut();
+        let postponed = core.requeue_postponed();
+        let again = (more || postponed) && !core.listed;
+        core.listed |= again;
+        if again { core.domain_arc() } else { None }
+    };
+    drop(running);
+    drop(lock);
+    if let Some(domain) = again {
+        domain.schedule_run();
+    }
+}
+
+/// Takes a layer out of its node for a call.
+pub(crate) fn take_layer(
+    cell: &RefCell<Core>,
+    index: Index,
+    generation: u32,
+) -> Option<Box<dyn Bufferevent>> {
+    cell.borrow_mut().find_mut(index, generation)?.layer.take()
+}
+
+/// Puts a layer back after a call; tells it if its node was freed meanwhile.
+pub(crate) fn put_back(
+    cell: &RefCell<Core>,
+    index: Index,
+    generation: u32,
+    mut layer: Box<dyn Bufferevent>,
+) {
+    let close = {
+        let mut core = cell.borrow_mut();
+        if let Some(node) = core.find_mut(index, generation) {
+            node.layer = Some(layer);
+            return;
+        }
+        let entry = core.freed_out.iter().position(|(i, g, _)| (*i, *g) == (index, generation));
+        entry.is_some_and(|entry| core.freed_out.swap_remove(entry).2)
+    };
+    let mut cx = Context::new(cell, index, generation, Mode::Normal);
+    layer.freed(&mut cx, close);
+}
+
+/// Calls user code; a panic in it frees the node.
+pub(crate) fn guarded<R>(
+    cell: &RefCell<Core>,
+    index: Index,
+    generation: u32,
+    what: &'static str,
+    call: impl FnOnce() -> R,
+) -> Option<R> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => Some(result),
+        Err(payload) => {
+            panicked(cell, index, generation, what, payload);
+            None
+        }
+    }
+}
+
+#[cold]
+fn panicked(
+    cell: &RefCell<Core>,
+    index: Index,
+    generation: u32,
+    what: &'static str,
+    payload: Box<dyn Any + Send>,
+) {
+    let host = cell.borrow().host();
+    host.caught_panic(what, &*payload);
+    life::free(cell, index, generation);
+}
+
+/// One pull of a node, in the given mode. Returns how many bytes came.
+pub(crate) fn pull(cell: &RefCell<Core>, index: Index, mode: Mode) {
+    let (mut layer, generation, connected) = {
+        let mut core = cell.borrow_mut();
+        let Some(node) = core.get_mut(index) else { return };
+        let connected = node.flags.contains(Flags::BELOW_CONNECTED);
+        node.flags.remove(Flags::BELOW_CONNECTED);
+        if mode == Mode::Normal && !connected && !core.wants_pull(index) {
+            return;
+        }
+        let node = core.node(index);
+        let Some(layer) = node.layer.take() else { return };
+        (layer, node.generation, connected)
+    };
+    let mut cx = Context::new(cell, index, generation, mode);
+    let step = guarded(cell, index, generation, "pull", || {
+        if connected {
+            layer.below_connected(&mut cx);
+        }
+        let wanted = mode != Mode::Normal || cell.borrow().wants_pull(index);
+        if wanted { layer.pull(&mut cx) } else { Step::Done }
+    });
+    let moved = cx.moved();
+    put_back(cell, index, generation, layer);
+
+    let _trash;
+    let mut core = cell.borrow_mut();
+    let Some(node) = core.find_mut(index, generation) else { return };
+    let transport = node.below == NONE;
+    if node.flags.contains(Flags::DISCARD) && !node.input.is_empty() {
+        _trash = std::mem::take(&mut node.input);
+        let count = _trash.len();
+        core.lost_input(index, count);
+    }
+    if transport {
+        core.spent_reading += moved;
+    }
+    match step {
+        Some(Step::Again) if moved > 0 => {
+            let spent = transport && core.spent_reading >= core.node(index).max_single_read();
+            if spent && core.wants_pull(index) && core.postpone(index, Steps::PULL) {
+                return;
+            }
+            core.queue_pull(index);
+        }
+        Some(Step::Blocked) => core.node(index).flags.insert(Flags::DRY),
+        Some(Step::Again | Step::Done) | None => {}
+    }
+}
+
+/// One push of a node, in the given mode.
+pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
+    let (mut layer, generation, mode) = {
+        let mut core = cell.borrow_mut();
+        let connecting = core.get(index).is_some_and(|node| node.link == Link::Connecting);
+        if !connecting && !core.wants_push(index) {
+            return;
+        }
+        let node = core.node(index);
+        let Some(layer) = node.layer.take() else { return };
+        let mode = if node.write_end == End::Wanted {
+            Mode::Finished
+        } else if node.flags.contains(Flags::OWES_FLUSH) {
+            Mode::Flush
+        } else {
+            mode
+        };
+        (layer, node.generation, mode)
+    };
+    let mut cx = Context::new(cell, index, generation, mode);
+    let step = guarded(cell, index, generation, "push", || layer.push(&mut cx));
+    let moved = cx.moved();
+    put_back(cell, index, generation, layer);
+
+    let mut core = cell.borrow_mut();
+    let Some(node) = core.find_mut(index, generation) else { return };
+    let transport = node.below == NONE;
+    if node.flags.contains(Flags::OWES_FLUSH) && node.output.is_empty() {
+        core.flush_passed(index);
+    }
+    if transport {
+        core.spent_writing += moved;
+    }
+    match step {
+        Some(Step::Again) if moved > 0 => {
+            let spent = transport && core.spent_writing >= core.node(index).max_single_write();
+            if spent && core.wants_push(index) && core.postpone(index, Steps::PUSH) {
+                return;
+            }
+            core.queue_push(index);
+        }
+        Some(Step::Blocked) => core.node(index).flags.insert(Flags::BLOCKED),
+        Some(Step::Again | Step::Done) | None => {}
+    }
+}
+
+impl Core {
+    /// Keeps a step for the next turn. `false` if another node's step is kept already: then it just goes on.
+    fn postpone(&mut self, index: Index, step: Steps) -> bool {
+        if self.postponed_node != NONE && self.postponed_node != index {
+            return false;
+        }
+        self.postponed_node = index;
+        self.postponed.insert(step);
+        true
+    }
+
+    /// Queues what was kept for the next turn. Returns whether there was anything.
+    fn requeue_postponed(&mut self) -> bool {
+        let index = std::mem::replace(&mut self.postponed_node, NONE);
+        let steps = std::mem::replace(&mut self.postponed, Steps::EMPTY);
+        if steps.contains(Steps::PULL) {
+            self.queue_pull(index);
+        }
+        if steps.contains(Steps::PUSH) {
+            self.queue_push(index);
+        }
+        !steps.is_empty()
+    }
+
+    /// A flush has passed this node, whose output is empty: the one below owes it now.
+    fn flush_passed(&mut self, index: Index) {
+        let node = self.node(index);
+        node.flags.remove(Flags::OWES_FLUSH);
+        let below = node.below;
+        self.owe_flush(below);
+    }
+
+    /// The node is to send all that it holds, past its marks.
+    pub(crate) fn owe_flush(&mut self, index: Index) {
+        let Some(node) = self.get_mut(index) else { return };
+        // A transport holds nothing but its output, which it sends anyway.
+        if node.below != NONE && node.write_end == End::Open {
+            node.flags.insert(Flags::OWES_FLUSH);
+        }
+        self.queue_push(index);
+    }
+}

@@ -1,0 +1,411 @@
+//! Who asks again: for each kind of change, one function that queues every step that it can make possible.
+//!
+//! | change | steps |
+//! |---|---|
+//! | bytes into an input | pull above, or deliver |
+//! | bytes out of an input | pull here **and below** |
+//! | bytes into an output | push here |
+//! | bytes out of an output | push above, or deliver; the end mark here |
+//! | a direction enabled, released, or its mark moved | pull here and below; push here and above |
+//! | an end seen | pull above, or deliver |
+//!
+//! # Invariants
+//! - No other file queues a step, and no function here looks further than one layer away (further would be
+//!   quadratic in the depth of a stack), except for failures, which travel to the top once in a life.
+//! - A step whose condition does not hold is not queued: the conditions are [`Core::wants_pull`] and
+//!   [`Core::wants_push`], computed from the state as it stands.
+
+use crate::core::Core;
+use crate::direction::{Direction, Directions};
+use crate::error::{Error, Kind};
+use crate::handler::Interest;
+use crate::node::{End, Flags, Index, Link, NONE, Pending, Steps};
+use crate::options::Options;
+
+impl Core {
+    /// Whether a pull of this node can move anything, or tell it of an end.
+    #[inline]
+    pub(crate) fn wants_pull(&self, index: Index) -> bool {
+        let Some(node) = self.get(index) else { return false };
+        if node.read_end != End::Open || node.flags.contains(Flags::DRY) {
+            return false;
+        }
+        match self.get(node.above) {
+            None => node.takes(),
+            Some(above) => {
+                above.takes()
+                    && node.held_read.is_empty()
+                    && (node.input.len() < node.read_limit()
+                        || node.flags.contains(Flags::WANTS_READ))
+            }
+        }
+    }
+
+    /// Whether a push of this node can move anything.
+    #[inline]
+    pub(crate) fn wants_push(&self, index: Index) -> bool {
+        let Some(node) = self.get(index) else { return false };
+        if !node.has_to_send() || node.flags.contains(Flags::BLOCKED) {
+            return false;
+        }
+        match self.get(node.below) {
+            None => true,
+            Some(below) => {
+                below.write_end == End::Open
+                    && (below.output.len() < below.write_mark.limit()
+                        || node.flags.contains(Flags::OWES_FLUSH))
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn queue_pull(&mut self, index: Index) {
+        if index != NONE && self.wants_pull(index) {
+            self.queue(index, Steps::PULL);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn queue_push(&mut self, index: Index) {
+        if index != NONE && self.wants_push(index) {
+            self.queue(index, Steps::PUSH);
+        }
+    }
+
+    /// Queues a delivery if the handler is to be told anything.
+    #[inline]
+    pub(crate) fn queue_deliver(&mut self, index: Index) {
+        let Some(node) = self.get(index) else { return };
+        if node.covered() || node.deliverable().is_empty() {
+            return;
+        }
+        if node.options.contains(Options::DEFER_CALLBACKS) {
+            self.queue_deferred(index);
+        } else {
+            self.queue(index, Steps::DELIVER);
+        }
+    }
+
+    /// Schedules a delivery from the loop's deferred queue, once.
+    pub(crate) fn queue_deferred(&mut self, index: Index) {
+        let node = self.node(index);
+        if node.queued.contains(Steps::DEFERRED) {
+            return;
+        }
+        node.queued.insert(Steps::DEFERRED);
+        self.schedule_deferred(index);
+    }
+
+    /// Something is to be told: remembers it, and has it told if somebody listens.
+    pub(crate) fn tell(&mut self, index: Index, what: Pending) {
+        self.node(index).pending.insert(what);
+        self.queue_deliver(index);
+    }
+
+    /// Tells of bytes that the handler has not heard of, if the mark is reached.
+    #[inline]
+    pub(crate) fn tell_read(&mut self, index: Index) {
+        let node = self.node(index);
+        if node.interest.contains(Interest::READ) && node.read_due() && !node.covered() {
+            self.tell(index, Pending::READ);
+        }
+    }
+
+    /// `count` bytes came into the input.
+    #[inline]
+    pub(crate) fn gained_input(&mut self, index: Index, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let node = self.node(index);
+        node.bytes_read += count as u64;
+        node.flags.insert(Flags::FRESH);
+        let above = node.above;
+        if node.extras.is_some() {
+            self.timer_progress(index, Direction::Read);
+        }
+        if above == NONE {
+            self.tell_read(index);
+        } else {
+            self.queue_pull(above);
+        }
+    }
+
+    /// `count` bytes left the input.
+    #[inline]
+    pub(crate) fn lost_input(&mut self, index: Index, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let node = self.node(index);
+        let crossed = node.input.len() < node.read_limit()
+            && node.input.len() + count >= node.read_limit();
+        let below = node.below;
+        if crossed && node.extras.is_some() {
+            self.timer_started(index, Direction::Read);
+        }
+        self.queue_pull(index);
+        self.queue_pull(below);
+        let (end, empty, above) = {
+            let node = self.node(index);
+            (node.read_end, node.input.is_empty(), node.above)
+        };
+        if empty && end != End::Open && above != NONE {
+            self.queue_pull(above);
+        }
+    }
+
+    /// `count` bytes came into the output.
+    #[inline]
+    pub(crate) fn gained_output(&mut self, index: Index, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let node = self.node(index);
+        let first = node.output.len() == count;
+        if first && node.extras.is_some() {
+            self.timer_started(index, Direction::Write);
+        }
+        self.check_pressure(index);
+        self.queue_push(index);
+    }
+
+    /// `count` bytes left the output, towards the peer.
+    #[inline]
+    pub(crate) fn lost_output(&mut self, index: Index, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let node = self.node(index);
+        node.bytes_written += count as u64;
+        let above = node.above;
+        let empty = node.output.is_empty();
+        let low = node.output.len() <= node.write_mark.low();
+        let wanted = node.write_end == End::Wanted;
+        let interested = node.interest.contains(Interest::WRITE);
+        if node.extras.is_some() {
+            self.timer_progress(index, Direction::Write);
+        }
+        self.check_pressure(index);
+        if above != NONE {
+            self.queue_push(above);
+        } else if low && interested {
+            self.tell(index, Pending::WRITE);
+        }
+        if empty {
+            if wanted {
+                self.queue_push(index);
+            }
+            self.emptied_output(index);
+        }
+    }
+
+    /// The output crossed its high mark, in one way or the other: tells, once per crossing.
+    pub(crate) fn check_pressure(&mut self, index: Index) {
+        let node = self.node(index);
+        if node.write_mark.high() == 0 && !node.flags.contains(Flags::FULL) {
+            return;
+        }
+        let full = node.output.len() >= node.write_mark.limit();
+        if full == node.flags.contains(Flags::FULL) {
+            return;
+        }
+        if full {
+            node.flags.insert(Flags::FULL);
+        } else {
+            node.flags.remove(Flags::FULL);
+        }
+        if node.interest.contains(Interest::PRESSURE) && !node.covered() {
+            self.tell(index, Pending::PRESSURE);
+        }
+    }
+
+    /// A direction was enabled, released, or its mark moved: all that this may make possible.
+    pub(crate) fn opened(&mut self, index: Index, directions: Directions) {
+        let (below, above) = {
+            let node = self.node(index);
+            (node.below, node.above)
+        };
+        if directions.contains(Directions::READ) {
+            if self.node(index).extras.is_some() {
+                self.timer_started(index, Direction::Read);
+            }
+            self.tell_read(index);
+            self.queue_pull(index);
+            self.queue_pull(below);
+        }
+        if directions.contains(Directions::WRITE) {
+            if self.node(index).extras.is_some() {
+                self.timer_started(index, Direction::Write);
+            }
+            self.check_pressure(index);
+            self.queue_push(index);
+            self.queue_push(above);
+        }
+    }
+
+    /// What a layer says it needs for itself changed.
+    pub(crate) fn wants_changed(&mut self, index: Index) {
+        let below = self.node(index).below;
+        self.queue_pull(index);
+        self.queue_pull(below);
+        self.queue_push(index);
+    }
+
+    /// The transport may move again.
+    #[inline]
+    pub(crate) fn became_ready(&mut self, index: Index, directions: Directions) {
+        let node = self.node(index);
+        if directions.contains(Directions::READ) {
+            node.flags.remove(Flags::DRY);
+        }
+        if directions.contains(Directions::WRITE) {
+            node.flags.remove(Flags::BLOCKED);
+        }
+        if node.link == Link::Connecting {
+            self.queue(index, Steps::PUSH);
+            return;
+        }
+        if directions.contains(Directions::READ) {
+            self.queue_pull(index);
+        }
+        if directions.contains(Directions::WRITE) {
+            self.queue_push(index);
+        }
+    }
+
+    /// The connection stands.
+    pub(crate) fn connected(&mut self, index: Index, told: bool) {
+        let node = self.node(index);
+        if node.link == Link::Open {
+            return;
+        }
+        node.link = Link::Open;
+        node.flags.remove(Flags::DRY);
+        node.flags.remove(Flags::BLOCKED);
+        let starts = node.flags.contains(Flags::START_WRITER);
+        node.flags.remove(Flags::START_WRITER);
+        let above = node.above;
+        self.opened(index, Directions::BOTH);
+        if above != NONE {
+            self.node(above).flags.insert(Flags::BELOW_CONNECTED);
+            self.queue(above, Steps::PULL);
+            return;
+        }
+        if told {
+            self.tell(index, Pending::CONNECTED);
+        }
+        if (starts || !told) && self.node(index).interest.contains(Interest::WRITE) {
+            self.tell(index, Pending::WRITE);
+        }
+    }
+
+    /// The input has ended behind its last byte: cleanly, or by `error`.
+    pub(crate) fn ended_input(&mut self, index: Index, error: Option<Error>) {
+        let node = self.node(index);
+        if node.read_end != End::Open {
+            return;
+        }
+        node.read_end = if error.is_some() { End::Failed } else { End::Done };
+        if let Some(error) = error {
+            node.extras().read_error = Some(error);
+        }
+        node.enabled.remove(Directions::READ);
+        let above = node.above;
+        if above == NONE {
+            self.tell(index, Pending::READ_END);
+            self.maybe_reap(index);
+        } else {
+            self.queue_pull(above);
+        }
+    }
+
+    /// The end mark is out: what is below is to finish too, or all is written.
+    pub(crate) fn ended_output(&mut self, index: Index) {
+        let node = self.node(index);
+        if node.write_end != End::Wanted {
+            return;
+        }
+        node.write_end = End::Done;
+        let below = node.below;
+        if below == NONE {
+            self.all_written(index);
+        } else {
+            self.want_end(below);
+        }
+    }
+
+    /// The output is to end behind its last byte.
+    pub(crate) fn want_end(&mut self, index: Index) {
+        let node = self.node(index);
+        if node.write_end == End::Open {
+            node.write_end = End::Wanted;
+            self.queue_push(index);
+        }
+    }
+
+    /// The transport has sent the end mark: tells the one on top, if the end came from there.
+    fn all_written(&mut self, transport: Index) {
+        let mut index = transport;
+        while let Some(node) = self.get(index) {
+            if node.write_end != End::Done {
+                return;
+            }
+            if node.above == NONE {
+                self.tell(index, Pending::WRITTEN);
+                self.maybe_reap(index);
+                return;
+            }
+            index = node.above;
+        }
+    }
+
+    /// Nothing can be sent any more, here or above. Told on top.
+    pub(crate) fn failed_output(&mut self, index: Index, error: &Error) {
+        let mut index = index;
+        loop {
+            let node = self.node(index);
+            if matches!(node.write_end, End::Failed | End::Done) && node.above == NONE {
+                return;
+            }
+            node.write_end = End::Failed;
+            node.enabled.remove(Directions::WRITE);
+            node.extras().write_error = Some(error.clone());
+            if node.above == NONE {
+                break;
+            }
+            index = node.above;
+        }
+        self.tell(index, Pending::WRITE_END);
+        self.maybe_reap(index);
+    }
+
+    /// There will be no connection: both directions fail, here and above, with one event.
+    pub(crate) fn failed_connect(&mut self, index: Index, error: &Error) {
+        let mut index = index;
+        loop {
+            let node = self.node(index);
+            node.link = Link::Idle;
+            node.read_end = End::Failed;
+            node.write_end = End::Failed;
+            node.enabled = Directions::EMPTY;
+            let extras = node.extras();
+            extras.read_error = Some(error.clone());
+            extras.connect_failed = true;
+            if node.above == NONE {
+                break;
+            }
+            index = node.above;
+        }
+        self.tell(index, Pending::READ_END);
+        self.maybe_reap(index);
+    }
+
+    /// The bufferevent below was freed by hand.
+    pub(crate) fn lost_below(&mut self, index: Index) {
+        let error = Error::new(Kind::Freed, self.node(index).name(), "underlying");
+        self.node(index).below = NONE;
+        self.failed_output(index, &error);
+        self.ended_input(index, Some(error));
+    }
+}
