@@ -103,6 +103,16 @@ impl Bev {
         self.handle_of(below)
     }
 
+    /// The key under which a type of the same domain may keep this bufferevent.
+    ///
+    /// # Errors
+    /// [`Kind::Freed`], [`Kind::WrongThread`].
+    pub fn key(&self) -> Result<NodeKey, Error> {
+        self.on("key", |core, index| {
+            Ok(NodeKey { index, generation: core.node(index).generation })
+        })
+    }
+
     /// The partner or other node of this domain that `key` names.
     #[must_use]
     pub fn neighbour(&self, key: NodeKey) -> Option<Self> {

@@ -6,3 +6,8 @@
 #![forbid(unsafe_code)]
 
 pub mod record;
+#[cfg(feature = "bufferevents")]
+mod virtual_loop;
+
+#[cfg(feature = "bufferevents")]
+pub use virtual_loop::Loop;

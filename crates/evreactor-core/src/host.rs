@@ -50,6 +50,24 @@ pub trait Host: Send + Sync + 'static {
     fn caught_panic(&self, what: &'static str, payload: &(dyn Any + Send));
 }
 
+/// What can name a loop to those who are made on it: the loop itself, a handle to it, a test's virtual loop.
+pub trait AsHost {
+    /// The loop.
+    fn as_host(&self) -> Arc<dyn Host>;
+}
+
+impl AsHost for Arc<dyn Host> {
+    fn as_host(&self) -> Arc<dyn Host> {
+        self.clone()
+    }
+}
+
+impl<T: AsHost + ?Sized> AsHost for &T {
+    fn as_host(&self) -> Arc<dyn Host> {
+        (**self).as_host()
+    }
+}
+
 /// What a loop calls.
 pub trait Target: Send + Sync + 'static {
     /// What [`Host::schedule`] asked for.

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use evreactor_core::sync::ThreadNumber;
-use evreactor_core::{Host, LoopClosed, Moment, Phase, Priority, Target, TimerKey};
+use evreactor_core::{AsHost, Host, LoopClosed, Moment, Phase, Priority, Target, TimerKey};
 
 use crate::backend::{Features, Interest, Registrar};
 use crate::shared::{Call, Shared};
@@ -223,6 +223,18 @@ impl LoopHandle {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.counters.read()
+    }
+}
+
+impl AsHost for LoopHandle {
+    fn as_host(&self) -> Arc<dyn Host> {
+        self.host()
+    }
+}
+
+impl AsHost for crate::EventLoop {
+    fn as_host(&self) -> Arc<dyn Host> {
+        self.host()
     }
 }
 
