@@ -1,5 +1,7 @@
 //! In-memory operations, as a plain program: one JSON object with the operation's name and its figure.
 //!
+//! Arguments are names of groups (`add`, `move`, `lines`, …) to run; all without.
+//!
 //! # Units
 //! Nanoseconds for one operation; GiB/s for `search_*` and `pullup_*`. CPU time of the thread (on Windows,
 //! wall time), the best of several rounds: what a quiet machine takes, on one that is not. The names and the amounts are those of the
@@ -23,15 +25,26 @@ const NEVER_TOO_LONG: usize = 1 << 20;
 static BLK: [u8; 1 << 20] = [b'x'; 1 << 20];
 
 fn main() {
-    let mut figures = Figures(Vec::new());
-    add(&mut figures);
-    moves(&mut figures);
-    lines(&mut figures);
-    search(&mut figures);
-    pull_up(&mut figures);
-    reference(&mut figures);
+    let mut groups: Vec<(&str, fn(&mut Figures))> = vec![
+        ("add", add),
+        ("move", moves),
+        ("lines", lines),
+        ("search", search),
+        ("pullup", pull_up),
+        ("ref", reference),
+    ];
     #[cfg(unix)]
-    socket(&mut figures);
+    groups.push(("io", socket));
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with('-'))
+        .collect();
+    let mut figures = Figures(Vec::new());
+    for (name, group) in groups {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            group(&mut figures);
+        }
+    }
     println!("{}", figures.json());
 }
 

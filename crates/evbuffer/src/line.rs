@@ -11,7 +11,7 @@ use crate::EvBuffer;
 use crate::change::End;
 use crate::error::{Error, ErrorKind};
 use crate::io::READ_LEN;
-use crate::pool::zeroed;
+use crate::pool::{storage, zeroed};
 use crate::search::{Cursor, Position};
 use crate::segment::Segment;
 
@@ -110,8 +110,16 @@ impl EvBuffer {
     #[doc(alias = "evbuffer_readline")]
     #[inline]
     pub fn read_line(&mut self, eol: Eol, max_len: usize) -> Result<Option<Vec<u8>>, Error> {
+        if let Some((len, all)) = self.line_in_head(eol, max_len) {
+            let mut line = storage(len, "read line")?;
+            line.extend_from_slice(&self.head.bytes()[..len]);
+            self.drain(all);
+            return Ok(Some(line));
+        }
         let mut line = Vec::new();
-        Ok(self.read_line_into(eol, max_len, &mut line)?.map(|_| line))
+        Ok(self
+            .read_line_slowly(eol, max_len, &mut line)?
+            .map(|_| line))
     }
 
     /// As [`read_line`](Self::read_line), behind the bytes of `line`; returns how many were added, without the end.
@@ -125,24 +133,27 @@ impl EvBuffer {
         max_len: usize,
         line: &mut Vec<u8>,
     ) -> Result<Option<usize>, Error> {
-        // The usual case: the line lies in the first segment, and nobody listens to changes.
-        if matches!(eol, Eol::Lf | Eol::Crlf)
-            && self.rest.as_ref().is_none_or(|rest| rest.extras.is_none())
-        {
-            let bytes = self.head.bytes();
-            let window = &bytes[..bytes.len().min(max_len.saturating_add(eol.lookahead()))];
-            if let Some(at) = memchr(b'\n', window) {
-                let len = at - usize::from(eol == Eol::Crlf && at > 0 && window[at - 1] == b'\r');
-                if len <= max_len {
-                    line.try_reserve(len)
-                        .map_err(Error::out_of_memory("read line"))?;
-                    line.extend_from_slice(&window[..len]);
-                    self.drain(at + 1);
-                    return Ok(Some(len));
-                }
-            }
+        if let Some((len, all)) = self.line_in_head(eol, max_len) {
+            line.try_reserve(len)
+                .map_err(Error::out_of_memory("read line"))?;
+            line.extend_from_slice(&self.head.bytes()[..len]);
+            self.drain(all);
+            return Ok(Some(len));
         }
         self.read_line_slowly(eol, max_len, line)
+    }
+
+    /// The usual case, a line in the first segment and nobody who listens to changes: its length without its end and with.
+    #[inline]
+    fn line_in_head(&self, eol: Eol, max_len: usize) -> Option<(usize, usize)> {
+        if !matches!(eol, Eol::Lf | Eol::Crlf) || !self.is_plain() {
+            return None;
+        }
+        let bytes = self.head.bytes();
+        let window = &bytes[..bytes.len().min(max_len.saturating_add(eol.lookahead()))];
+        let at = memchr(b'\n', window)?;
+        let len = at - usize::from(eol == Eol::Crlf && at > 0 && window[at - 1] == b'\r');
+        (len <= max_len).then_some((len, at + 1))
     }
 
     fn read_line_slowly(

@@ -128,7 +128,15 @@ impl EvBuffer {
         dst.expect_segments(whole + usize::from(part > 0), DURING)?;
         let last = match part {
             0 => None,
-            _ => Some(self.split_segment(whole, part, DURING)?),
+            _ => match self.split_segment(whole, part, DURING) {
+                Ok(last) => Some(last),
+                Err(error) => {
+                    if dst.is_empty() {
+                        dst.rest_after_emptying(); // The places that were expected.
+                    }
+                    return Err(error);
+                }
+            },
         };
         for _ in 0..whole {
             let segment = self.pop_segment();
@@ -183,7 +191,7 @@ impl EvBuffer {
 
     /// Whether it has neither callbacks nor frozen ends.
     #[inline]
-    fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.rest.as_ref().is_none_or(|rest| rest.extras.is_none())
     }
 
