@@ -3,7 +3,8 @@
  * usage: loadgen PORT CONNECTIONS SIZE AMOUNT SERVER_PID MODE
  *   echo   AMOUNT seconds of echoes; one JSON line of what was measured
  *   sink   AMOUNT seconds of writes that the server throws away; the same JSON line
- *   count  AMOUNT echoes in all, for counting what a server does per message (SERVER_PID is not used)
+ *   count  AMOUNT echoes in all, for counting what a server does per message; prints `done` and holds the
+ *          connections until standard input ends (SERVER_PID is not used)
  *   idle   opens one connection, echoes a message over it, prints `warm`, waits for a line on standard
  *          input; opens the rest, echoes over the last (they are accepted in order, so all are), prints
  *          `held`, and holds them until standard input ends (AMOUNT and SERVER_PID are not used)
@@ -284,6 +285,15 @@ static void say(const char *line)
 	fflush(stdout);
 }
 
+/* Keeps the connections open until standard input ends. */
+static void hold(const char *word)
+{
+	char line[16];
+	say(word);
+	while (fgets(line, sizeof line, stdin))
+		;
+}
+
 static void idle(void)
 {
 	open_connection(&table[0]);
@@ -295,9 +305,7 @@ static void idle(void)
 	for (int i = 1; i < connections; i++)
 		open_connection(&table[i]);
 	echo_checked(&table[connections - 1]);
-	say("held");
-	while (fgets(line, sizeof line, stdin))
-		;
+	hold("held");
 }
 
 static void raise_descriptor_limit(void)
@@ -335,6 +343,7 @@ int main(int argc, char **argv)
 	} else if (!strcmp(mode, "count")) {
 		open_all();
 		echo_many(NULL, strtoull(argv[4], NULL, 10));
+		hold("done");
 	} else {
 		struct meter meter = { .measured_s = atof(argv[4]) };
 		if (clock_getcpuclockid(atoi(argv[5]), &meter.server))

@@ -4,8 +4,6 @@
 //! its resident set is read, the other connections are opened, and it is read again.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
 
 use serde_json::{Value, json};
 
@@ -48,37 +46,12 @@ pub(super) fn measure(peers: &Peers, judgement: &mut Judgement) -> Result<Value,
 
 fn bytes_each(peers: &Peers, server: &Server) -> Result<f64, Failure> {
     let running = server.start(Service::Echo, peers.cores.server, &[])?;
-    let mut command = peers.load(&running, LOAD, 0.0, "idle");
-    let mut client = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(Failure::during("the load generator"))?;
-    let mut go_ahead = client.stdin.take().expect("standard input is piped above");
-    let mut said = BufReader::new(
-        client
-            .stdout
-            .take()
-            .expect("standard output is piped above"),
-    )
-    .lines();
-    let mut expect = |word: &str| match said.next() {
-        Some(Ok(line)) if line == word => Ok(()),
-        _ => Err(Failure::new(format!(
-            "server {}: {} connections could not be held (is the descriptor limit lower?)",
-            server.name, LOAD.connections
-        ))),
-    };
-    expect("warm")?;
+    let mut client = peers.idle(&running, LOAD)?;
+    client.expect("warm")?;
     let before = resident_bytes(running.pid())?;
-    std::io::Write::write_all(&mut go_ahead, b"\n")
-        .map_err(Failure::during("the load generator"))?;
-    expect("held")?;
+    client.go_on()?;
+    client.expect("held")?;
     let after = resident_bytes(running.pid())?;
-    drop(go_ahead); // Its standard input ends: the client closes and exits.
-    client
-        .wait()
-        .map_err(Failure::during("the load generator"))?;
     Ok((after as f64 - before as f64) / (LOAD.connections - 1) as f64)
 }
 

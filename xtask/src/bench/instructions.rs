@@ -73,7 +73,7 @@ fn count(peers: &Peers, server: &Server, echoes: u32) -> Result<f64, Failure> {
         &out,
     ];
     let running = server.start(Service::Echo, peers.cores.server, &tracer)?;
-    peers.echo(&running, LOAD, echoes)?;
+    drop(peers.echo(&running, LOAD, echoes)?);
     running.end()?;
     let profile = std::fs::read_to_string(&file).map_err(Failure::during(file.display()))?;
     total(&profile).ok_or_else(|| Failure::new(format!("{} has no total", file.display())))

@@ -8,7 +8,7 @@
 //! - A started server is ended and reaped when its [`Running`] is dropped, whatever else fails.
 //! - The process id of a [`Running`] is the server's own: the shell and `taskset` replace themselves by it.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -266,9 +266,68 @@ impl Peers {
         serde_json::from_str(&line).map_err(Failure::during("what the load generator measured"))
     }
 
-    /// Runs exactly `messages` echoes.
-    pub(super) fn echo(&self, server: &Running, load: Load, messages: u32) -> Result<(), Failure> {
-        workspace::run(&mut self.load(server, load, messages.into(), "count"))
+    /// Runs exactly `messages` echoes. The connections stay open until the client is dropped.
+    pub(super) fn echo(
+        &self,
+        server: &Running,
+        load: Load,
+        messages: u32,
+    ) -> Result<Client, Failure> {
+        let mut client = Client::start(&mut self.load(server, load, messages.into(), "count"))?;
+        client.expect("done")?;
+        Ok(client)
+    }
+
+    /// Opens `load`'s connections in two steps: see the mode `idle` of the load generator.
+    pub(super) fn idle(&self, server: &Running, load: Load) -> Result<Client, Failure> {
+        Client::start(&mut self.load(server, load, 0.0, "idle"))
+    }
+}
+
+/// A load generator that holds its connections until it is dropped.
+pub(super) struct Client {
+    child: Child,
+    said: Lines<BufReader<ChildStdout>>,
+}
+
+impl Client {
+    fn start(command: &mut Command) -> Result<Self, Failure> {
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = spawned.map_err(Failure::during("the load generator"))?;
+        let stdout = child.stdout.take().expect("standard output is piped above");
+        Ok(Self {
+            child,
+            said: BufReader::new(stdout).lines(),
+        })
+    }
+
+    /// Waits until it says `word`; it ends without it when something failed, and has told what.
+    pub(super) fn expect(&mut self, word: &str) -> Result<(), Failure> {
+        match self.said.next() {
+            Some(Ok(line)) if line == word => Ok(()),
+            _ => Err(Failure::new(
+                "the load generator gave up; its line above says why",
+            )),
+        }
+    }
+
+    /// Lets it go on with its next step.
+    pub(super) fn go_on(&mut self) -> Result<(), Failure> {
+        let stdin = self
+            .child
+            .stdin
+            .as_mut()
+            .expect("standard input is piped and only closed by dropping");
+        stdin
+            .write_all(b"\n")
+            .map_err(Failure::during("the load generator"))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take()); // Its standard input ends: it closes its connections and exits.
+        let _ = self.child.wait();
     }
 }
 

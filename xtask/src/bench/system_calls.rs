@@ -1,8 +1,8 @@
 //! System calls per message, counted by `strace -f -c`.
 //!
 //! A server is run twice under strace, for N messages and for 2 N; the difference is what N messages of the
-//! steady state cost. Starting, accepting and closing fall out, so a single `epoll_ctl` that is left over
-//! is one too many.
+//! steady state cost. Starting and accepting fall out, and the connections are still open when the count
+//! ends, so a single `epoll_ctl` that is left over is one too many.
 
 use std::collections::BTreeMap;
 
@@ -70,13 +70,12 @@ fn count(peers: &Peers, server: &Server, messages: u32) -> Result<Counts, Failur
         .join("bench-c")
         .join("strace.txt");
     let path = file.display().to_string();
-    let running = server.start(
-        Service::Echo,
-        peers.cores.server,
-        &["strace", "-f", "-c", "-o", &path],
-    )?;
-    peers.echo(&running, LOAD, messages)?;
+    // `-I 2`: end when asked to, and write what was counted.
+    let tracer = ["strace", "-I", "2", "-f", "-c", "-o", &path];
+    let running = server.start(Service::Echo, peers.cores.server, &tracer)?;
+    let client = peers.echo(&running, LOAD, messages)?;
     running.end()?;
+    drop(client);
     let summary = std::fs::read_to_string(&file).map_err(Failure::during(&path))?;
     let counts = parse(&summary);
     if counts.is_empty() {
