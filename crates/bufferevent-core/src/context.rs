@@ -13,10 +13,11 @@
 use std::cell::{Cell, RefCell};
 
 use evbuffer::EvBuffer;
-use evreactor_core::Moment;
+use evreactor_core::{Moment, Phase};
 
 use crate::core::Core;
 use crate::direction::{Direction, Directions, Reasons};
+use crate::domain::Call;
 use crate::error::Error;
 use crate::node::{End, Flags, Index, Link, NONE, Node};
 use crate::options::Mode;
@@ -449,6 +450,41 @@ impl<'a> Context<'a> {
     /// The connection stands; the user is told.
     pub fn connected(&mut self) {
         self.with(|core| core.connected(self.index, true));
+    }
+
+    /// As [`became_ready`](Self::became_ready), but in the loop's next turn: for what must not be told from inside the
+    /// user's call.
+    pub fn ready_later(&mut self) {
+        let asked = self.with(|core| core.target(self.index, Call::Ready).map(|target| (core.host(), target)));
+        if let Some(Some((host, (target, key)))) = asked {
+            // A closed loop has no next turn, and nothing is told any more.
+            let _ = host.schedule(Phase::Turn, target, key);
+        }
+    }
+
+    /// There is a transport now, connected; nobody is told.
+    pub fn connected_quietly(&mut self) {
+        self.with(|core| {
+            let node = core.node(self.index);
+            node.link = Link::Open;
+            node.flags.remove(Flags::START_WRITER);
+        });
+    }
+
+    /// Takes all that waits in the own output: for whoever is to send it by other means.
+    pub fn take_output(&mut self) -> EvBuffer {
+        self.with(|core| std::mem::take(&mut core.node(self.index).output)).unwrap_or_default()
+    }
+
+    /// Puts bytes in front of the own input that were read from the same stream earlier, and not taken.
+    pub fn restore_input(&mut self, bytes: &mut EvBuffer) {
+        let count = bytes.len();
+        self.with(|core| {
+            // Their sum fitted where they come from.
+            if core.node(self.index).input.prepend(bytes).is_ok() {
+                core.gained_input(self.index, count);
+            }
+        });
     }
 
     /// The connection stands, which nobody asked to be told: it shows as one write callback.

@@ -17,7 +17,7 @@ use crate::options::Options;
 
 pub(crate) struct Core {
     first: Option<Node>,
-    more: Option<Box<Vec<Option<Node>>>>,
+    rare: Option<Box<Rare>>,
     work: Work,
     /// The transport whose push comes after all else, so that what callbacks write leaves together.
     late: Index,
@@ -36,6 +36,13 @@ pub(crate) struct Core {
     pub(crate) running: bool,
     /// Some node may have come to the end of its life.
     pub(crate) settle: bool,
+}
+
+/// What a domain of one socket never needs.
+#[derive(Default)]
+pub(crate) struct Rare {
+    /// The nodes from the second on.
+    more: Vec<Option<Node>>,
     /// Nodes that were freed while their layer was out, and whether it is to close what it borrowed.
     pub(crate) freed_out: Vec<(Index, u32, bool)>,
 }
@@ -44,7 +51,7 @@ impl Core {
     pub(crate) fn new(domain: Weak<Domain>) -> Self {
         Self {
             first: None,
-            more: None,
+            rare: None,
             work: Work::default(),
             late: NONE,
             next_generation: 0,
@@ -56,7 +63,6 @@ impl Core {
             listed: false,
             running: false,
             settle: false,
-            freed_out: Vec::new(),
         }
     }
 
@@ -67,7 +73,7 @@ impl Core {
             self.first = Some(node);
             return 0;
         }
-        let more = self.more.get_or_insert_default();
+        let more = &mut self.rare().more;
         let place = match more.iter().position(Option::is_none) {
             Some(place) => {
                 more[place] = Some(node);
@@ -81,6 +87,10 @@ impl Core {
         Index::try_from(place + 1).expect("a domain has fewer than 2^32 nodes")
     }
 
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
     /// Takes a node out of the arena; from here on its handles are stale.
     pub(crate) fn remove(&mut self, index: Index) -> Option<Node> {
         if self.late == index {
@@ -92,7 +102,7 @@ impl Core {
         }
         match index {
             0 => self.first.take(),
-            _ => self.more.as_mut()?.get_mut(index as usize - 1)?.take(),
+            _ => self.rare.as_mut()?.more.get_mut(index as usize - 1)?.take(),
         }
     }
 
@@ -100,7 +110,7 @@ impl Core {
     pub(crate) fn get(&self, index: Index) -> Option<&Node> {
         match index {
             0 => self.first.as_ref(),
-            _ => self.more.as_ref()?.get((index as usize).wrapping_sub(1))?.as_ref(),
+            _ => self.rare.as_ref()?.more.get((index as usize).wrapping_sub(1))?.as_ref(),
         }
     }
 
@@ -108,7 +118,7 @@ impl Core {
     pub(crate) fn get_mut(&mut self, index: Index) -> Option<&mut Node> {
         match index {
             0 => self.first.as_mut(),
-            _ => self.more.as_mut()?.get_mut((index as usize).wrapping_sub(1))?.as_mut(),
+            _ => self.rare.as_mut()?.more.get_mut((index as usize).wrapping_sub(1))?.as_mut(),
         }
     }
 
@@ -129,7 +139,7 @@ impl Core {
     }
 
     pub(crate) fn indices(&self) -> impl Iterator<Item = Index> + use<> {
-        let more = self.more.as_ref().map_or(0, |more| more.len());
+        let more = self.rare.as_ref().map_or(0, |rare| rare.more.len());
         0..=Index::try_from(more).unwrap_or(NONE - 1)
     }
 
@@ -196,7 +206,7 @@ impl Core {
 
     /// Whether the domain has one node alone.
     pub(crate) fn is_single(&self) -> bool {
-        self.more.is_none()
+        self.rare.as_ref().is_none_or(|rare| rare.more.is_empty())
     }
 
     /// The node on top of the stack that `index` belongs to.
@@ -270,6 +280,7 @@ struct Work {
     ring: [u32; INLINE],
     head: u8,
     len: u8,
+    #[expect(clippy::box_collection, reason = "a pointer inline instead of four words: every idle connection has one")]
     spilled: Option<Box<VecDeque<u32>>>,
 }
 

@@ -182,7 +182,12 @@ impl Target for Domain {
                     core.settle = true;
                 }
             }
-            Call::Expired | Call::Ready => {}
+            Call::Ready => {
+                if core.find(key.index, key.generation).is_some() {
+                    core.became_ready(key.index, Directions::BOTH);
+                }
+            }
+            Call::Expired => {}
         });
     }
 

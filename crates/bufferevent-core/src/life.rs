@@ -71,7 +71,7 @@ fn take_out(core: &mut Core, index: Index) -> Vec<(Index, Node, bool)> {
         close |= node.options.contains(Options::CLOSE_ON_FREE);
         let below = node.below;
         if node.layer.is_none() {
-            core.freed_out.push((index, node.generation, close));
+            core.rare().freed_out.push((index, node.generation, close));
         }
         removed.push((index, node, close));
         if below != NONE && !close {

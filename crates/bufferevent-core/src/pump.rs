@@ -225,8 +225,9 @@ pub(crate) fn put_back(
             node.layer = Some(layer);
             return;
         }
-        let entry = core.freed_out.iter().position(|(i, g, _)| (*i, *g) == (index, generation));
-        entry.is_some_and(|entry| core.freed_out.swap_remove(entry).2)
+        let freed = &mut core.rare().freed_out;
+        let entry = freed.iter().position(|(i, g, _)| (*i, *g) == (index, generation));
+        entry.is_some_and(|entry| freed.swap_remove(entry).2)
     };
     let mut cx = Context::new(cell, index, generation, Mode::Normal);
     layer.freed(&mut cx, close);

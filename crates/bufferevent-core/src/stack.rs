@@ -199,6 +199,12 @@ pub struct LayerRef<T> {
 }
 
 impl<T: Bufferevent> LayerRef<T> {
+    /// The bufferevent that the layer makes up, or `None` if it was freed.
+    #[must_use]
+    pub fn bev(&self) -> Option<Bev> {
+        self.bev.neighbour(self.key)
+    }
+
     /// Runs `call` on the layer and its context, with nothing borrowed.
     ///
     /// # Errors

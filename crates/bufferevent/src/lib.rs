@@ -1,1 +1,47 @@
-//! libevent's bufferevents in Rust: buffered I/O with watermarks, over sockets, pairs and stacks of layers.
+//! Bufferevents for Rust: one dependency for the whole stack.
+//!
+//! A bufferevent is a transport with an input buffer, an output buffer and callbacks that run when *enough* was read or
+//! written. This crate holds no code of its own: it re-exports the crates that do.
+//!
+//! | feature | what it brings | crate |
+//! |---|---|---|
+//! | (always) | [`Bev`], [`Handler`], [`Event`], marks, options; [`EvBuffer`](evbuffer::EvBuffer) | `bufferevent-core`, `evbuffer` |
+//! | `socket` (default) | [`EventLoop`], [`Listener`], TCP and Unix-domain sockets | `evreactor`, `bufferevent-socket` |
+//! | `pair` (default) | [`pair()`] | `bufferevent-pair` |
+//!
+//! ```
+//! # #[cfg(feature = "socket")] {
+//! use bufferevent::{EventLoop, Listener, READ, on_read};
+//!
+//! let events = EventLoop::new()?;
+//! let listener = Listener::bind(&events, "127.0.0.1:0", |bev, _peer| {
+//!     bev.set_handler(on_read(|bev| drop(bev.output().append_from(&bev.input()))))?;
+//!     bev.enable(READ)
+//! })?;
+//! println!("echo at {}", listener.local_addr()?);
+//! # drop(listener);
+//! events.run()?;
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub use bufferevent_core::{
+    Absent, Bev, Blame, Bufferevent, Callbacks, Context, Deadline, Direction, Directions, Error,
+    Event, EventFlags, Flushed, Guard, Handler, Input, Interest, Kind, LayerRef, Mode, Options,
+    Output, Pressure, READ, Reasons, Stats, Step, TriggerOptions, WRITE, Watermark, on_event,
+    on_read, on_write,
+};
+pub use evbuffer;
+pub use evreactor_core::{AsHost, Clock, Host, Moment, Priority};
+
+#[cfg(feature = "pair")]
+pub use bufferevent_pair::{Pair, Partner, pair, pair_with};
+
+#[cfg(feature = "socket")]
+pub use bufferevent_socket::{
+    Address, Builder, IntoAddress, Listener, ListenerBuilder, Parts, Socket, SocketExt,
+};
+#[cfg(feature = "socket")]
+pub use evreactor::{self, EventLoop, LoopHandle};

@@ -1,0 +1,235 @@
+//! What only a socket can do, through any stack that stands on one.
+//!
+//! # Invariants
+//! - Each call finds the socket from the top of the stack downwards; where there is none, it answers
+//!   [`Kind::Unsupported`] and changes nothing.
+
+use std::io;
+use std::sync::Arc;
+
+use bufferevent_core::{Bev, Bufferevent as _, Context, Directions, Error, Kind, LayerRef};
+use evreactor::{LoopHandle, RawSource, Target};
+
+#[cfg(unix)]
+use std::os::fd::{AsRawFd as _, OwnedFd as OwnedSource};
+#[cfg(windows)]
+use std::os::windows::io::{AsRawSocket as _, OwnedSocket as OwnedSource};
+
+use crate::NAME;
+use crate::address::{Address, IntoAddress};
+use crate::builder::Builder;
+use crate::descriptor::Descriptor;
+use crate::socket::Socket;
+
+pub(crate) fn with_socket<R>(
+    bev: &Bev,
+    call: impl FnOnce(&mut Socket, &mut Context<'_>) -> R,
+) -> Result<R, Error> {
+    if bev.is_freed() {
+        return Err(Error::new(Kind::Freed, NAME, "socket"));
+    }
+    match bev.layer::<Socket>() {
+        Some(socket) => socket.with(call),
+        None => Err(Error::new(Kind::Unsupported, "bufferevent", "socket")),
+    }
+}
+
+/// Operations of the socket under a bufferevent.
+pub trait SocketExt {
+    /// Begins to connect: makes a socket where there is none, else uses the one that is set. `Connected` or an error tells what
+    /// came of it, exactly once and never from inside this call.
+    ///
+    /// # Errors
+    /// [`Kind::Misuse`] if it is connected or connecting already, or the address is none; [`Kind::Unsupported`] where there is
+    /// no socket in the stack; what the system says where no socket could be made.
+    #[doc(alias = "bufferevent_socket_connect")]
+    fn connect(&self, address: impl IntoAddress) -> Result<(), Error>;
+
+    /// Asks to be told `Connected` of a connection that was begun by hand.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    #[doc(alias = "bufferevent_socket_connect")]
+    fn tell_connected(&self) -> Result<(), Error>;
+
+    /// Gives the bufferevent a socket, in place of the one it has; that one is closed if it was the library's, and left alone if it was
+    /// borrowed.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] for datagram and listening sockets, and where there is no socket in the stack; what the system says.
+    #[doc(alias = "bufferevent_setfd")]
+    #[doc(alias = "bufferevent_replacefd")]
+    fn set_stream(&self, stream: impl Into<OwnedSource>) -> Result<(), Error>;
+
+    /// Frees the bufferevent and gives its socket back, with what was unread and unsent. See [`Parts`].
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] if there is no socket at this very bufferevent, or it is borrowed; [`Kind::Covered`], [`Kind::Freed`].
+    fn into_transport(self) -> Result<Parts, Error>;
+
+    /// Moves the socket to another loop of this thread: frees this bufferevent and returns its successor there, with the unread and unsent
+    /// bytes, marks, timeouts, enabled directions and handler of this one.
+    ///
+    /// # Errors
+    /// As [`into_transport`](Self::into_transport).
+    #[doc(alias = "bufferevent_base_set")]
+    fn move_to_loop(&self, events: &LoopHandle) -> Result<Bev, Error>;
+
+    /// The descriptor, or `None` where there is none.
+    #[doc(alias = "bufferevent_getfd")]
+    fn fd(&self) -> Option<RawSource>;
+
+    /// The local address.
+    ///
+    /// # Errors
+    /// What the system says; [`Kind::Unsupported`] without a socket.
+    fn local_addr(&self) -> Result<Address, Error>;
+
+    /// The peer's address.
+    ///
+    /// # Errors
+    /// What the system says; [`Kind::Unsupported`] without a socket.
+    fn peer_addr(&self) -> Result<Address, Error>;
+}
+
+/// What a bufferevent over a socket was made of.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Parts {
+    /// The socket.
+    pub stream: OwnedSource,
+    /// What was read and not taken.
+    pub unread: evbuffer::EvBuffer,
+    /// What was written and not sent.
+    pub unsent: evbuffer::EvBuffer,
+}
+
+impl SocketExt for Bev {
+    fn connect(&self, address: impl IntoAddress) -> Result<(), Error> {
+        let address = address.into_address()?;
+        let socket = self
+            .layer::<Socket>()
+            .ok_or_else(|| Error::new(Kind::Unsupported, "bufferevent", "connect"))?;
+        let (target, key) = target_of(&socket)?;
+        let priority = self.priority();
+        socket.with(|socket, cx| {
+            socket.connect(cx, &address)?;
+            socket.register(target, key, priority)?;
+            cx.ready_later();
+            Ok(())
+        })?
+    }
+
+    fn tell_connected(&self) -> Result<(), Error> {
+        with_socket(self, |socket, _| socket.tell_connected())
+    }
+
+    fn set_stream(&self, stream: impl Into<OwnedSource>) -> Result<(), Error> {
+        const OPERATION: &str = "set_stream";
+        let owned: OwnedSource = stream.into();
+        let descriptor = Descriptor::Owned(owned.into());
+        Socket::check(&descriptor, OPERATION)?;
+        descriptor
+            .socket()
+            .set_nonblocking(true)
+            .map_err(|source| Error::io(NAME, OPERATION, source))?;
+        let socket = self
+            .layer::<Socket>()
+            .ok_or_else(|| Error::new(Kind::Unsupported, "bufferevent", OPERATION))?;
+        let (target, key) = target_of(&socket)?;
+        let priority = self.priority();
+        socket.with(|socket, cx| {
+            drop(socket.take_descriptor());
+            socket.put_descriptor(descriptor);
+            socket.register(target, key, priority)?;
+            if socket.is_connected() {
+                cx.connected_quietly();
+                cx.became_ready(Directions::BOTH);
+            } else {
+                socket.adopt_connecting(cx);
+            }
+            Ok(())
+        })?
+    }
+
+    fn into_transport(self) -> Result<Parts, Error> {
+        const OPERATION: &str = "into_transport";
+        if self.underlying().is_some() {
+            return Err(Error::new(Kind::Unsupported, "bufferevent", OPERATION));
+        }
+        let mut unread = evbuffer::EvBuffer::new();
+        self.read_buffer(&mut unread)?;
+        let taken = with_socket(&self, |socket, _| {
+            match socket.take_descriptor().map(Descriptor::into_owned) {
+                Some(Ok(owned)) => Ok(owned),
+                Some(Err(borrowed)) => {
+                    socket.put_descriptor(borrowed);
+                    Err(Error::new(Kind::Unsupported, NAME, OPERATION))
+                }
+                None => Err(Error::new(Kind::Unsupported, NAME, OPERATION)),
+            }
+        })??;
+        let unsent = with_socket(&self, |_, cx| cx.take_output())?;
+        self.free()?;
+        Ok(Parts { stream: taken.into(), unread, unsent })
+    }
+
+    fn move_to_loop(&self, events: &LoopHandle) -> Result<Bev, Error> {
+        use bufferevent_core::Direction::{Read, Write};
+        let (read, write) = (self.watermark(Read), self.watermark(Write));
+        let (read_timeout, write_timeout) = self.timeouts();
+        let enabled = self.enabled();
+        let handler = self.replace_handler(None)?;
+        let mut parts = self.clone().into_transport()?;
+        let bev = Builder::new(events).stream(parts.stream)?;
+        bev.set_read_watermark(read.low(), read.high())?;
+        bev.set_write_watermark(write.low(), write.high())?;
+        bev.set_timeouts(read_timeout, write_timeout)?;
+        with_socket(&bev, |_, cx| cx.restore_input(&mut parts.unread))?;
+        bev.write_buffer(&mut parts.unsent)?;
+        bev.disable(Directions::BOTH.without(enabled))?;
+        bev.replace_handler(handler)?;
+        if enabled.contains(Directions::READ) {
+            bev.enable(Directions::READ)?;
+        }
+        Ok(bev)
+    }
+
+    fn fd(&self) -> Option<RawSource> {
+        with_socket(self, |socket, _| {
+            let socket = socket.descriptor()?.socket();
+            #[cfg(unix)]
+            return Some(socket.as_raw_fd());
+            #[cfg(windows)]
+            return Some(socket.as_raw_socket());
+        })
+        .ok()?
+    }
+
+    fn local_addr(&self) -> Result<Address, Error> {
+        address(self, "local_addr", socket2::Socket::local_addr)
+    }
+
+    fn peer_addr(&self) -> Result<Address, Error> {
+        address(self, "peer_addr", socket2::Socket::peer_addr)
+    }
+}
+
+fn target_of(socket: &LayerRef<Socket>) -> Result<(Arc<dyn Target>, u64), Error> {
+    socket.bev().ok_or_else(|| Error::new(Kind::Freed, NAME, "socket"))?.target()
+}
+
+fn address(
+    bev: &Bev,
+    operation: &'static str,
+    ask: impl FnOnce(&socket2::Socket) -> io::Result<socket2::SockAddr>,
+) -> Result<Address, Error> {
+    with_socket(bev, |socket, _| {
+        let name = socket.name();
+        let descriptor =
+            socket.descriptor().ok_or_else(|| Error::new(Kind::Unsupported, name, operation))?;
+        ask(descriptor.socket())
+            .map(|address| Address::from_sockaddr(&address))
+            .map_err(|source| Error::io(name, operation, source))
+    })?
+}

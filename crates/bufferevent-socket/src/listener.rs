@@ -1,0 +1,558 @@
+//! A listener: accepts connections into bufferevents.
+//!
+//! # Rules
+//! 1. At most [`ACCEPTS_PER_TURN`] connections are accepted per turn of the loop; the rest wait for the next.
+//! 2. When descriptors or memory run out, accepting pauses: 50 ms at first, doubling to one second at most, until one accept
+//!    succeeds. Nothing spins meanwhile; the connections wait in the system's queue. It is logged once a second at most.
+//! 3. A connection that was gone before it was accepted is skipped.
+//! 4. The accept callback runs with nothing locked: it may disable or drop the listener. If it panics, the loop counts it and the
+//!    listener goes on.
+//!
+//! Source: libevent `listener.c`.
+
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bufferevent_core::{Bev, Error, Options};
+use evreactor::{Interest, LoopHandle, Moment, Phase, Priority, Ready, Registration, Target, TimerKey};
+use evreactor_core::Host as _;
+use evreactor_core::sync::{Arc, Mutex, Weak};
+use socket2::{Domain, Socket, Type};
+
+use crate::NAME;
+use crate::address::{Address, IntoAddress};
+use crate::builder::Builder;
+
+/// Connections accepted per turn of the loop, so that a flood of new ones does not starve those that are there.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// The first pause after descriptors ran out.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest pause: recovery is never further away than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often the same trouble is logged.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+
+/// Connections that the system may keep waiting, unless told otherwise.
+const BACKLOG: i32 = 1024;
+
+/// What an accept callback may return.
+pub trait Accepted {
+    /// The failure, if there was one: the bufferevent is freed for it.
+    fn failure(self) -> Option<Error>;
+}
+
+impl Accepted for () {
+    fn failure(self) -> Option<Error> {
+        None
+    }
+}
+
+impl Accepted for Result<(), Error> {
+    fn failure(self) -> Option<Error> {
+        self.err()
+    }
+}
+
+type OnAccept = Box<dyn FnMut(Bev, Address) -> Option<Error> + Send>;
+type OnError = Box<dyn FnMut(&Error) + Send>;
+
+struct State {
+    registration: Option<Registration>,
+    on_accept: Option<OnAccept>,
+    on_error: Option<OnError>,
+    enabled: bool,
+    /// The pause that is running, or the length of the last one since an accept succeeded.
+    pause: Option<Duration>,
+    timer: Option<TimerKey>,
+    logged: Option<Moment>,
+    /// A further accept is scheduled.
+    scheduled: bool,
+    accepted: u64,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    socket: Socket,
+    events: LoopHandle,
+    options: Options,
+    priority: Priority,
+    nodelay: bool,
+    me: Weak<Inner>,
+    unlink: Option<PathBuf>,
+}
+
+/// Accepts connections until it is dropped.
+#[doc(alias = "evconnlistener")]
+#[must_use = "dropping the listener closes it"]
+pub struct Listener {
+    inner: Arc<Inner>,
+}
+
+/// Makes a [`Listener`].
+#[must_use = "a builder makes nothing until it is told to bind"]
+#[derive(Debug)]
+pub struct ListenerBuilder<'a> {
+    events: &'a LoopHandle,
+    options: Options,
+    priority: Priority,
+    backlog: i32,
+    nodelay: bool,
+    only_v6: Option<bool>,
+    reuse_port: bool,
+    replace_stale: bool,
+    enabled: bool,
+}
+
+impl<'a> ListenerBuilder<'a> {
+    /// The options of the bufferevents that are accepted.
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// How urgent new connections are to the loop, and what they bring.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// How many connections the system may keep waiting; 1,024 by default.
+    pub fn backlog(mut self, connections: u16) -> Self {
+        self.backlog = connections.into();
+        self
+    }
+
+    /// Sets TCP_NODELAY on what is accepted.
+    pub fn nodelay(mut self, nodelay: bool) -> Self {
+        self.nodelay = nodelay;
+        self
+    }
+
+    /// Whether an IPv6 address takes IPv6 alone; the system's default where not said.
+    pub fn only_v6(mut self, only_v6: bool) -> Self {
+        self.only_v6 = Some(only_v6);
+        self
+    }
+
+    /// Lets other sockets listen on the same TCP port (SO_REUSEPORT).
+    #[doc(alias = "LEV_OPT_REUSEABLE_PORT")]
+    pub fn reuse_port(mut self, reuse_port: bool) -> Self {
+        self.reuse_port = reuse_port;
+        self
+    }
+
+    /// Takes over a Unix-domain path that nobody listens on any more, and removes the path when the listener goes.
+    pub fn replace_stale(mut self, replace_stale: bool) -> Self {
+        self.replace_stale = replace_stale;
+        self
+    }
+
+    /// Whether it accepts from the start; `true` by default. See [`Listener::enable`].
+    #[doc(alias = "LEV_OPT_DISABLED")]
+    pub fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = enabled;
+        self
+    }
+
+    /// Binds, listens, and has `accept` called with each connection and its peer's address.
+    ///
+    /// # Errors
+    /// What the system says (the port is in use, the path is too long), with the operation; [`Kind::Misuse`](bufferevent_core::Kind::Misuse) for text that is
+    /// no address.
+    #[doc(alias = "evconnlistener_new_bind")]
+    pub fn bind<R: Accepted>(
+        self,
+        address: impl IntoAddress,
+        mut accept: impl FnMut(Bev, Address) -> R + Send + 'static,
+    ) -> Result<Listener, Error> {
+        let address = address.into_address()?;
+        let system = |operation| move |source| Error::io(NAME, operation, source);
+        let to = address.to_sockaddr("bind")?;
+        let socket = Socket::new(address.domain(), Type::STREAM, None).map_err(system("socket"))?;
+        if let Address::Tcp(_) = address {
+            #[cfg(unix)]
+            socket.set_reuse_address(true).map_err(system("reuse_address"))?;
+            #[cfg(unix)]
+            if self.reuse_port {
+                socket.set_reuse_port(true).map_err(system("reuse_port"))?;
+            }
+            if let (Some(only_v6), Domain::IPV6) = (self.only_v6, address.domain()) {
+                socket.set_only_v6(only_v6).map_err(system("only_v6"))?;
+            }
+        }
+        let mut bound = socket.bind(&to);
+        if let (Err(error), Address::Unix(path), true) = (&bound, &address, self.replace_stale)
+            && error.kind() == io::ErrorKind::AddrInUse
+            && is_stale(path)
+        {
+            std::fs::remove_file(path).map_err(system("remove"))?;
+            bound = socket.bind(&to);
+        }
+        bound.map_err(system("bind"))?;
+        socket.listen(self.backlog).map_err(system("listen"))?;
+        let unlink = match address {
+            Address::Unix(path) if self.replace_stale => Some(path),
+            _ => None,
+        };
+        let accept: OnAccept = Box::new(move |bev, peer| accept(bev, peer).failure());
+        self.start(socket, accept, unlink)
+    }
+
+    /// Accepts from a socket that listens already.
+    ///
+    /// # Errors
+    /// What the system says.
+    #[doc(alias = "evconnlistener_new")]
+    pub fn listen<R: Accepted>(
+        self,
+        socket: impl Into<Socket>,
+        mut accept: impl FnMut(Bev, Address) -> R + Send + 'static,
+    ) -> Result<Listener, Error> {
+        let accept: OnAccept = Box::new(move |bev, peer| accept(bev, peer).failure());
+        self.start(socket.into(), accept, None)
+    }
+
+    fn start(
+        self,
+        socket: Socket,
+        accept: OnAccept,
+        unlink: Option<PathBuf>,
+    ) -> Result<Listener, Error> {
+        let system = |operation| move |source| Error::io(NAME, operation, source);
+        socket.set_nonblocking(true).map_err(system("nonblocking"))?;
+        let state = State {
+            registration: None,
+            on_accept: Some(accept),
+            on_error: None,
+            enabled: self.enabled,
+            pause: None,
+            timer: None,
+            logged: None,
+            scheduled: false,
+            accepted: 0,
+        };
+        let inner = Arc::new_cyclic(|me| Inner {
+            state: Mutex::new(state),
+            socket,
+            events: self.events.clone(),
+            options: self.options,
+            priority: self.priority,
+            nodelay: self.nodelay,
+            me: me.clone(),
+            unlink,
+        });
+        let registration = self
+            .events
+            .register(&inner.socket, Interest::READ, self.priority, inner.clone(), 0)
+            .map_err(system("register"))?;
+        inner.state.lock().registration = Some(registration);
+        Ok(Listener { inner })
+    }
+}
+
+/// Whether nobody answers at a Unix-domain path.
+fn is_stale(path: &std::path::Path) -> bool {
+    let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    Socket::new(Domain::UNIX, Type::STREAM, None)
+        .and_then(|probe| probe.connect(&socket2::SockAddr::unix(path)?))
+        .is_err_and(|error| refused(&error))
+}
+
+impl Listener {
+    /// A builder, for what [`bind`](Self::bind) does not say.
+    pub fn builder(events: &LoopHandle) -> ListenerBuilder<'_> {
+        ListenerBuilder {
+            events,
+            options: Options::EMPTY,
+            priority: Priority::default(),
+            backlog: BACKLOG,
+            nodelay: false,
+            only_v6: None,
+            reuse_port: false,
+            replace_stale: false,
+            enabled: true,
+        }
+    }
+
+    /// Listens at `address` and has `accept` called with each connection and its peer's address. The bufferevent lives by itself
+    /// while it has work: the callback need not keep it.
+    ///
+    /// # Errors
+    /// As [`ListenerBuilder::bind`].
+    #[doc(alias = "evconnlistener_new_bind")]
+    pub fn bind<R: Accepted>(
+        events: &LoopHandle,
+        address: impl IntoAddress,
+        accept: impl FnMut(Bev, Address) -> R + Send + 'static,
+    ) -> Result<Self, Error> {
+        Self::builder(events).bind(address, accept)
+    }
+
+    /// Where it listens; the port that the system chose, where 0 was asked for.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> Result<Address, Error> {
+        self.inner
+            .socket
+            .local_addr()
+            .map(|address| Address::from_sockaddr(&address))
+            .map_err(|source| Error::io(NAME, "local_addr", source))
+    }
+
+    /// Accepts again after [`disable`](Self::disable). Connections that waited are taken in the loop's next turn.
+    #[doc(alias = "evconnlistener_enable")]
+    pub fn enable(&self) {
+        let mut state = self.inner.state.lock();
+        state.enabled = true;
+        self.inner.go_on(&mut state);
+    }
+
+    /// Stops accepting; new connections wait in the system's queue.
+    #[doc(alias = "evconnlistener_disable")]
+    pub fn disable(&self) {
+        self.inner.state.lock().enabled = false;
+    }
+
+    /// Has `report` called when accepting fails for another reason than a connection that was gone.
+    #[doc(alias = "evconnlistener_set_error_cb")]
+    pub fn on_error(&self, report: impl FnMut(&Error) + Send + 'static) {
+        let old = self.inner.state.lock().on_error.replace(Box::new(report));
+        drop(old);
+    }
+
+    /// Connections accepted so far.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.inner.state.lock().accepted
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let (registration, timer, callbacks) = {
+            let mut state = self.inner.state.lock();
+            state.enabled = false;
+            let callbacks = (state.on_accept.take(), state.on_error.take());
+            (state.registration.take(), state.timer.take(), callbacks)
+        };
+        if let Some(timer) = timer {
+            self.inner.events.disarm(timer);
+        }
+        drop((registration, callbacks));
+        if let Some(path) = &self.inner.unlink
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::debug!(%error, path = %path.display(), "the socket's path was gone already");
+        }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("address", &self.local_addr().ok()).finish_non_exhaustive()
+    }
+}
+
+/// What one attempt to accept came to.
+enum Attempt {
+    Connection(Socket, Address),
+    /// Gone before it was accepted: there may be another.
+    Gone,
+    /// Nothing waits.
+    Nothing,
+    Failed(io::Error),
+}
+
+impl Inner {
+    fn attempt(&self) -> Attempt {
+        match accept(&self.socket) {
+            Ok((socket, peer)) => Attempt::Connection(socket, Address::from_sockaddr(&peer)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Attempt::Nothing,
+            Err(error) if is_gone(&error) => Attempt::Gone,
+            Err(error) => Attempt::Failed(error),
+        }
+    }
+
+    /// Accepts what waits, within a turn's bound.
+    fn accept_some(&self) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            if !self.may_accept() {
+                return;
+            }
+            match self.attempt() {
+                Attempt::Connection(socket, peer) => self.welcome(socket, peer),
+                Attempt::Gone => {}
+                Attempt::Nothing => {
+                    if let Some(registration) = &self.state.lock().registration
+                        && let Err(error) = registration.rearm()
+                    {
+                        tracing::warn!(%error, "a listener could not be re-armed");
+                    }
+                    return;
+                }
+                Attempt::Failed(error) => {
+                    self.pause(error);
+                    return;
+                }
+            }
+        }
+        self.go_on(&mut self.state.lock());
+    }
+
+    fn may_accept(&self) -> bool {
+        let state = self.state.lock();
+        state.enabled && state.timer.is_none() && state.registration.is_some()
+    }
+
+    fn welcome(&self, socket: Socket, peer: Address) {
+        let accept = {
+            let mut state = self.state.lock();
+            state.pause = None;
+            state.accepted += 1;
+            state.on_accept.take()
+        };
+        let Some(mut accept) = accept else { return };
+        let made = Builder::new(&self.events)
+            .options(self.options)
+            .priority(self.priority)
+            .nodelay(self.nodelay)
+            .accepted(socket);
+        match made {
+            Ok(bev) => {
+                let kept = bev.clone();
+                let result = catch_unwind(AssertUnwindSafe(|| accept(bev, peer)));
+                match result {
+                    Ok(None) => {}
+                    Ok(Some(error)) => {
+                        tracing::warn!(%error, "an accepted connection was refused");
+                        // Freed already is just as well.
+                        let _ = kept.free();
+                    }
+                    Err(payload) => {
+                        self.events.caught_panic("accept callback", &*payload);
+                        let _ = kept.free();
+                    }
+                }
+            }
+            Err(error) => self.report(&error),
+        }
+        let mut state = self.state.lock();
+        // Dropped by its own callback: then the callback goes with it.
+        if state.registration.is_some() {
+            state.on_accept = Some(accept);
+        } else {
+            drop(state);
+            drop(accept);
+        }
+    }
+
+    /// Stops accepting for a while.
+    fn pause(&self, error: io::Error) {
+        let error = Error::io(NAME, "accept", error);
+        self.report(&error);
+        let mut state = self.state.lock();
+        if state.registration.is_none() || state.timer.is_some() {
+            return;
+        }
+        let pause = state.pause.map_or(FIRST_PAUSE, |last| (last * 2).min(LONGEST_PAUSE));
+        state.pause = Some(pause);
+        let Some(me) = self.me.upgrade() else { return };
+        let at = self.events.now() + pause;
+        // A closed loop accepts nothing any more.
+        state.timer = self.events.arm(at, me, 0).ok();
+    }
+
+    fn report(&self, error: &Error) {
+        let now = self.events.now();
+        let (log, callback) = {
+            let mut state = self.state.lock();
+            let log = state.logged.is_none_or(|last| now - last >= LOG_EVERY);
+            if log {
+                state.logged = Some(now);
+            }
+            (log, state.on_error.take())
+        };
+        if log {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(%error, cause, "accepting has failed and pauses");
+        }
+        let Some(mut callback) = callback else { return };
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| callback(error))) {
+            self.events.caught_panic("listener error callback", &*payload);
+        }
+        let mut state = self.state.lock();
+        if state.registration.is_some() && state.on_error.is_none() {
+            state.on_error = Some(callback);
+        } else {
+            drop(state);
+            drop(callback);
+        }
+    }
+
+    /// Has accepting go on in the loop's next turn.
+    fn go_on(&self, state: &mut State) {
+        if state.scheduled || state.timer.is_some() {
+            return;
+        }
+        let Some(me) = self.me.upgrade() else { return };
+        state.scheduled = self.events.schedule(Phase::Turn, me, 0).is_ok();
+    }
+}
+
+impl Target for Inner {
+    fn run(&self, _key: u64) {
+        self.state.lock().scheduled = false;
+        self.accept_some();
+    }
+
+    fn expired(&self, _key: u64) {
+        self.state.lock().timer = None;
+        self.accept_some();
+    }
+
+    fn ready(&self, _key: u64, _ready: Ready) {
+        self.accept_some();
+    }
+}
+
+/// Accepts, non-blocking and closed on exec in the same call where the system can.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+fn accept(socket: &Socket) -> io::Result<(Socket, socket2::SockAddr)> {
+    socket.accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+fn accept(socket: &Socket) -> io::Result<(Socket, socket2::SockAddr)> {
+    let (accepted, peer) = socket.accept()?;
+    accepted.set_nonblocking(true)?;
+    Ok((accepted, peer))
+}
+
+/// Whether the connection that was to be accepted was gone: not the listener's trouble.
+///
+/// Source: accept(2), "Error handling"; libevent `EVUTIL_ERR_ACCEPT_RETRIABLE`.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    if matches!(
+        error.kind(),
+        K::Interrupted | K::ConnectionAborted | K::ConnectionReset | K::HostUnreachable
+            | K::NetworkUnreachable | K::NetworkDown | K::TimedOut
+    ) {
+        return true;
+    }
+    #[cfg(unix)]
+    return matches!(
+        error.raw_os_error(),
+        Some(libc::EPROTO | libc::ENOPROTOOPT | libc::EHOSTDOWN | libc::EOPNOTSUPP | libc::EPERM)
+    );
+    #[cfg(not(unix))]
+    false
+}
+

@@ -1,0 +1,311 @@
+//! The socket type: a stream socket as the transport of a bufferevent.
+//!
+//! # Rules
+//! 1. The socket is registered with the loop once, for both directions. On an edge-triggered backend no call to the system
+//!    changes that again; on others it is re-armed when an operation would block.
+//! 2. Readiness is believed until an operation says would-block. A short read ends it early only where the backend also
+//!    reports a closed peer, and has not: data and FIN may come in one edge.
+//! 3. A write is tried before anybody waits for writability.
+//! 4. The registration is dropped before the descriptor is closed: it is declared first.
+//!
+//! Source: libevent `bufferevent_sock.c`.
+
+use std::io;
+use std::net::Shutdown;
+
+use bufferevent_core::{Bufferevent, Context, Direction, Error, Kind, Step};
+use evreactor::{Interest, LoopHandle, Priority, Ready, Registration};
+use evreactor_core::Target;
+use socket2::Type;
+
+use crate::NAME;
+use crate::address::Address;
+use crate::descriptor::Descriptor;
+use crate::transfer::{receive, send};
+
+/// What a readiness report may say that a short read does not end.
+const MORE_BEHIND: Ready = Ready::READ_CLOSED;
+
+/// How a connection that is under way is told of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Telling {
+    /// By CONNECTED: this library connects, or was asked to tell.
+    Connected,
+    /// By one write callback: the user connected by hand.
+    Silent,
+}
+
+/// A stream socket as a type of bufferevent. Found in any stack by `bev.layer::<Socket>()`; made by
+/// [`Builder`](crate::Builder).
+#[derive(Debug)]
+pub struct Socket {
+    registration: Option<Registration>,
+    descriptor: Option<Descriptor>,
+    events: LoopHandle,
+    /// Reported and not yet met by an end, an error or would-block.
+    remembered: Ready,
+    telling: Telling,
+    /// Fails the connection in the next step: `connect` itself never tells.
+    refused: Option<Box<io::Error>>,
+}
+
+impl Socket {
+    pub(crate) fn new(events: LoopHandle, descriptor: Option<Descriptor>) -> Self {
+        Self {
+            registration: None,
+            descriptor,
+            events,
+            remembered: Ready::EMPTY,
+            telling: Telling::Silent,
+            refused: None,
+        }
+    }
+
+    pub(crate) fn descriptor(&self) -> Option<&Descriptor> {
+        self.descriptor.as_ref()
+    }
+
+    fn system(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::io(NAME, operation, source)
+    }
+
+    /// Refuses what is not a connected or connectable stream.
+    pub(crate) fn check(descriptor: &Descriptor, operation: &'static str) -> Result<(), Error> {
+        let socket = descriptor.socket();
+        let refuse = |why: &str| {
+            let source = io::Error::new(io::ErrorKind::Unsupported, why);
+            Error::new(Kind::Unsupported, NAME, operation).with_source(source)
+        };
+        if socket.r#type().map_err(Self::system(operation))? != Type::STREAM {
+            return Err(refuse("only stream sockets can be buffered"));
+        }
+        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+        if socket.is_listener().map_err(Self::system(operation))? {
+            return Err(refuse("a listening socket carries no data; use a Listener"));
+        }
+        Ok(())
+    }
+
+    /// Starts to listen to readiness.
+    pub(crate) fn register(
+        &mut self,
+        target: std::sync::Arc<dyn Target>,
+        key: u64,
+        priority: Priority,
+    ) -> Result<(), Error> {
+        let Some(descriptor) = &self.descriptor else { return Ok(()) };
+        let registration = self
+            .events
+            .register(descriptor.socket(), Interest::BOTH, priority, target, key)
+            .map_err(Self::system("register"))?;
+        self.registration = Some(registration);
+        Ok(())
+    }
+
+    /// Whether a connection stands already.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.descriptor.as_ref().is_some_and(|descriptor| descriptor.socket().peer_addr().is_ok())
+    }
+
+    /// A connection is under way, and it was not this library that asked for it.
+    pub(crate) fn adopt_connecting(&mut self, cx: &mut Context<'_>) {
+        self.telling = Telling::Silent;
+        cx.connect_begun();
+    }
+
+    /// The user wants to hear CONNECTED of a connection that it began by hand.
+    pub(crate) fn tell_connected(&mut self) {
+        self.telling = Telling::Connected;
+    }
+
+    /// Begins to connect. What comes of it is told by the loop, never from here.
+    pub(crate) fn connect(
+        &mut self,
+        cx: &mut Context<'_>,
+        address: &Address,
+    ) -> Result<(), Error> {
+        const OPERATION: &str = "connect";
+        let to = address.to_sockaddr(OPERATION)?;
+        if self.descriptor.is_none() {
+            let made = socket2::Socket::new(address.domain(), Type::STREAM, None)
+                .and_then(|socket| {
+                    socket.set_nonblocking(true)?;
+                    Ok(socket)
+                })
+                .map_err(Self::system(OPERATION))?;
+            self.descriptor = Some(Descriptor::Owned(made));
+        } else if self.telling == Telling::Connected || self.is_connected() {
+            return Err(Error::new(Kind::Misuse, NAME, OPERATION));
+        }
+        let Some(descriptor) = &self.descriptor else { return Ok(()) };
+        self.refused = match descriptor.socket().connect(&to) {
+            Ok(()) => None,
+            Err(error) if in_progress(&error) => None,
+            Err(error) => Some(Box::new(error)),
+        };
+        self.telling = Telling::Connected;
+        cx.connect_begun();
+        Ok(())
+    }
+
+    /// Looks whether the connection that was asked for stands, failed, or still needs time.
+    fn finish_connect(&mut self, cx: &mut Context<'_>) -> Step {
+        let error = match self.refused.take() {
+            Some(error) => Some(*error),
+            None => {
+                let Some(descriptor) = &self.descriptor else { return Step::Blocked };
+                match descriptor.socket().take_error() {
+                    Ok(error) => error,
+                    Err(error) => Some(error),
+                }
+            }
+        };
+        if let Some(error) = error {
+            self.registration = None;
+            cx.connect_failed(Error::io(NAME, "connect", error));
+            return Step::Done;
+        }
+        if !self.is_connected() {
+            self.rearm();
+            return Step::Blocked;
+        }
+        match self.telling {
+            Telling::Connected => cx.connected(),
+            Telling::Silent => cx.connected_silently(),
+        }
+        Step::Again
+    }
+
+    fn rearm(&self) {
+        if let Some(registration) = &self.registration
+            && let Err(error) = registration.rearm()
+        {
+            tracing::debug!(%error, "a socket could not be re-armed");
+        }
+    }
+
+    /// Whether a short read or write says that nothing more can move now.
+    fn short_is_blocked(&self) -> bool {
+        self.registration.as_ref().is_some_and(|registration| {
+            let features = registration.features();
+            features.edge_triggered && features.early_close
+        })
+    }
+
+    /// Takes the descriptor away, for whoever is to have it now.
+    pub(crate) fn take_descriptor(&mut self) -> Option<Descriptor> {
+        self.registration = None;
+        self.remembered = Ready::EMPTY;
+        self.descriptor.take()
+    }
+
+    pub(crate) fn put_descriptor(&mut self, descriptor: Descriptor) {
+        self.telling = Telling::Silent;
+        self.descriptor = Some(descriptor);
+    }
+}
+
+fn in_progress(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    return error.raw_os_error() == Some(libc::EINPROGRESS);
+    #[cfg(windows)]
+    return error.kind() == io::ErrorKind::WouldBlock;
+}
+
+impl Bufferevent for Socket {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn attached(&mut self, cx: &mut Context<'_>) {
+        if self.descriptor.is_none() {
+            cx.disconnected();
+        } else {
+            // The registration reports at once what is there already.
+            cx.wait_readable();
+        }
+    }
+
+    #[inline]
+    fn pull(&mut self, cx: &mut Context<'_>) -> Step {
+        let Some(descriptor) = &self.descriptor else { return Step::Blocked };
+        let room = cx.room();
+        if room == 0 {
+            return Step::Done;
+        }
+        match receive(descriptor.socket(), room, cx) {
+            Ok(received) if received.count == 0 => {
+                cx.end_input();
+                Step::Done
+            }
+            Ok(received) => {
+                let drained = received.short
+                    && !self.remembered.intersects(
+                        MORE_BEHIND | Ready::WRITE_CLOSED | Ready::ERROR | Ready::PRIORITY,
+                    )
+                    && self.short_is_blocked();
+                if drained { Step::Blocked } else { Step::Again }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.remembered = Ready::EMPTY;
+                self.rearm();
+                Step::Blocked
+            }
+            Err(error) => {
+                cx.fail(Direction::Read, Error::io(NAME, "read", error));
+                Step::Done
+            }
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, cx: &mut Context<'_>) -> Step {
+        if cx.connecting() {
+            return self.finish_connect(cx);
+        }
+        let Some(descriptor) = &self.descriptor else { return Step::Blocked };
+        if cx.finishing() {
+            // The peer may be gone already: then there is nobody left to tell.
+            let _ = descriptor.socket().shutdown(Shutdown::Write);
+            cx.end_output();
+            return Step::Done;
+        }
+        let share = cx.share();
+        let sent = cx.send(|output| {
+            if output.is_empty() { None } else { Some(send(descriptor.socket(), output, share)) }
+        });
+        match sent.flatten() {
+            None => Step::Done,
+            Some(Ok(sent)) if sent.short && self.short_is_blocked() => Step::Blocked,
+            Some(Ok(_)) => Step::Again,
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.rearm();
+                Step::Blocked
+            }
+            Some(Err(error)) => {
+                cx.fail(Direction::Write, Error::io(NAME, "write", error));
+                Step::Done
+            }
+        }
+    }
+
+    #[inline]
+    fn ready(&mut self, ready: Ready) {
+        self.remembered |= ready.without(Ready::READABLE | Ready::WRITABLE);
+    }
+
+    fn freed(&mut self, _cx: &mut Context<'_>, close: bool) {
+        self.registration = None;
+        if let Some(descriptor) = self.descriptor.take()
+            && close
+        {
+            descriptor.close();
+        }
+    }
+
+    fn set_priority(&mut self, priority: Priority) {
+        if let Some(registration) = &self.registration {
+            registration.set_priority(priority);
+        }
+    }
+}

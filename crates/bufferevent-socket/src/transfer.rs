@@ -1,0 +1,181 @@
+//! The two system calls that move bytes: one receive into a pooled block, one vectored send or sendfile.
+//!
+//! # Invariants
+//! - An interrupted call is made again, at most [`INTERRUPTIONS`] times in a row.
+//! - A receive takes one block of 64 KiB at most; up to [`SMALL_READ`] bytes are copied out of it, so that short messages
+//!   hold no block, and the block stays for the next receive of this thread.
+//! - A send never raises SIGPIPE.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice, Read as _};
+use std::num::NonZeroUsize;
+
+use bufferevent_core::Context;
+use evbuffer::{Block, EvBuffer, FileRegion, Pool};
+use socket2::Socket;
+
+/// Interruptions in a row after which a call is reported as failed.
+const INTERRUPTIONS: u32 = 1000;
+
+/// Reads up to this many bytes are copied out of the block: a copy is cheaper than a block's worth of cache lines.
+const SMALL_READ: usize = 2 * 1024;
+
+/// Segments per vectored send.
+const SLICES: usize = 64;
+
+/// Blocks that a thread keeps for its next reads: 1 MiB.
+const IDLE_BLOCKS: usize = 16;
+
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL;
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+const SEND_FLAGS: i32 = 0;
+
+struct Scratch {
+    pool: Pool,
+    block: Option<Block>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> =
+        RefCell::new(Scratch { pool: Pool::new(IDLE_BLOCKS), block: None });
+}
+
+fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut interruptions = 0;
+    loop {
+        match call() {
+            Err(error)
+                if error.kind() == io::ErrorKind::Interrupted && interruptions < INTERRUPTIONS =>
+            {
+                interruptions += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// What a receive brought.
+pub(crate) struct Received {
+    /// Bytes; 0 is the end of the stream.
+    pub(crate) count: usize,
+    /// Less than was asked for.
+    pub(crate) short: bool,
+}
+
+/// Receives once into the bufferevent's input, at most `room` bytes (which is not 0).
+#[inline]
+pub(crate) fn receive(
+    socket: &Socket,
+    room: usize,
+    cx: &mut Context<'_>,
+) -> io::Result<Received> {
+    // The thread may be ending, its scratch gone: then a block of its own must do.
+    let kept = SCRATCH.try_with(|scratch| scratch.borrow_mut().block.take()).ok().flatten();
+    let mut block = match kept {
+        Some(block) => block,
+        None => SCRATCH
+            .try_with(|scratch| scratch.borrow().pool.take())
+            .unwrap_or_else(|_| Pool::new(0).take())
+            .map_err(|_| io::ErrorKind::OutOfMemory)?,
+    };
+    let asked = room.min(block.len());
+    let result = again(|| (&*socket).read(&mut block[..asked]));
+    let mut left = Some(block);
+    let received = result.and_then(|count| {
+        let added = if count <= SMALL_READ {
+            let block = left.as_deref().map_or(&[][..], |block| &block[..count]);
+            cx.add_input(block)
+        } else {
+            left.take().map_or(Ok(()), |block| cx.add_input_block(block, count))
+        };
+        added.map_err(|_| io::ErrorKind::OutOfMemory)?;
+        Ok(Received { count, short: count < asked })
+    });
+    if let Some(block) = left {
+        let _ = SCRATCH.try_with(|scratch| scratch.borrow_mut().block = Some(block));
+    }
+    received
+}
+
+/// What a send took.
+pub(crate) struct Sent {
+    /// Bytes.
+    pub(crate) count: usize,
+    /// Less than was offered.
+    pub(crate) short: bool,
+}
+
+/// Sends once from the front of `output`, at most `share` bytes, and drains what was sent.
+#[inline]
+pub(crate) fn send(socket: &Socket, output: &mut EvBuffer, share: usize) -> io::Result<Sent> {
+    let sent = if let Some(region) = output.front_file() {
+        send_file(socket, region, share)
+    } else {
+        send_slices(socket, output, share)
+    };
+    match &sent {
+        Ok(sent) => {
+            output.drain(sent.count);
+            if sent.short {
+                // What stays may stay for long: it should not hold blocks that it hardly uses.
+                output.compact();
+            }
+        }
+        Err(_) => output.compact(),
+    }
+    sent
+}
+
+fn send_slices(socket: &Socket, output: &EvBuffer, share: usize) -> io::Result<Sent> {
+    let first = output.chunk();
+    if first.len() == output.len() || first.len() >= share {
+        let offered = &first[..first.len().min(share)];
+        let count = again(|| socket.send_with_flags(offered, SEND_FLAGS))?;
+        return Ok(Sent { count, short: count < offered.len() });
+    }
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    let filled = output.io_slices(&mut slices);
+    let mut offered = 0;
+    let mut used = 0;
+    for slice in &slices[..filled] {
+        // Whole segments only, but at least one: the share is a bound for fairness, not a contract.
+        if used > 0 && offered + slice.len() > share {
+            break;
+        }
+        offered += slice.len();
+        used += 1;
+    }
+    let count = again(|| socket.send_vectored_with_flags(&slices[..used], SEND_FLAGS))?;
+    Ok(Sent { count, short: count < offered })
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn send_file(socket: &Socket, region: &FileRegion, share: usize) -> io::Result<Sent> {
+    let offered = region.len().min(share);
+    let offset = usize::try_from(region.offset()).map_err(io::Error::other)?;
+    let length = NonZeroUsize::new(offered);
+    let count = again(|| socket.sendfile(&**region.file(), offset, length))?;
+    if count == 0 && offered > 0 {
+        let why = "the file is shorter than the range that was to be sent of it";
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+    }
+    Ok(Sent { count, short: count < offered })
+}
+
+/// Without a system call for it: a block of the file at a time, by a positioned read.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn send_file(socket: &Socket, region: &FileRegion, share: usize) -> io::Result<Sent> {
+    let _ = NonZeroUsize::MIN;
+    let mut block = Pool::new(0).take().map_err(|_| io::ErrorKind::OutOfMemory)?;
+    let offered = region.len().min(share).min(block.len());
+    let mut one = EvBuffer::new();
+    one.append_file(region.clone()).map_err(io::Error::other)?;
+    let filled = one.copy_out(&mut block[..offered]);
+    if filled < offered {
+        let why = "the file is shorter than the range that was to be sent of it";
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+    }
+    let count = again(|| socket.send_with_flags(&block[..offered], SEND_FLAGS))?;
+    Ok(Sent { count, short: count < offered })
+}
