@@ -1,2 +1,75 @@
 //! Relay, cat and echo for TCP and Unix-domain sockets, built on bufferevents.
-fn main() {}
+//!
+//! One event loop on one thread. Each command is a file of its own; what they share is the command line (`cli`), addresses
+//! (`address`), signals (`signals`) and how the program ends (`exit`).
+
+#![forbid(unsafe_code)]
+
+mod address;
+mod cli;
+mod echo;
+mod exit;
+mod output;
+mod signals;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use bufferevent::EventLoop;
+use bufferevent::evreactor::BuildError;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Cli, Command, Common};
+use crate::exit::{Chain, Code, Failure};
+
+/// Connections that the system may keep waiting: a thousand clients may connect at once.
+const BACKLOG: u16 = 4096;
+
+fn main() -> ExitCode {
+    match Cli::of_process().and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("bev: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(cli: Option<Cli>) -> Result<(), Failure> {
+    let Some(Cli { command, common }) = cli else {
+        return Ok(());
+    };
+    start_log(&common)?;
+    let events = event_loop(&common)?;
+    match &command {
+        Command::Echo(options) => echo::run(&events, &common, options),
+    }
+}
+
+/// The log goes to standard error, so that standard output is the program's own.
+fn start_log(common: &Common) -> Result<(), Failure> {
+    let filter = EnvFilter::builder().parse(&common.log).map_err(|error| {
+        Failure::because(Code::Usage, format_args!("--log {}", common.log), &error)
+    })?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    if common.json {
+        log.json().init()
+    } else {
+        log.init()
+    }
+    Ok(())
+}
+
+fn event_loop(common: &Common) -> Result<EventLoop, Failure> {
+    let mut builder = EventLoop::builder();
+    if let Some(name) = &common.backend {
+        builder = builder.backend(name);
+    }
+    builder.build().map_err(|error| match error {
+        BuildError::UnknownBackend { .. } => Failure::new(Code::Usage, Chain(&error).to_string()),
+        error => Failure::because(Code::Runtime, "the event loop", &error),
+    })
+}

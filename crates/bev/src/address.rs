@@ -1,0 +1,271 @@
+//! Addresses on the command line: `tcp:HOST:PORT`, `unix:PATH`, with `listen:` in front where one listens.
+//!
+//! # Grammar
+//! ```text
+//! address   = [ "listen:" ] transport
+//! transport = "tcp:" host ":" port | "unix:" path
+//! host      = IPv4 | "[" IPv6 "]" | name
+//! ```
+//! `+` begins a layer and `,` an option, as in `tcp:127.0.0.1:7001+tls,ca=ca.pem`. This version has neither: both are refused, also
+//! in paths, so that no address changes its meaning when they come.
+//!
+//! # Invariants
+//! - Parsing asks nobody: it is a function of the text.
+//! - A name is looked up once, when the program starts; IPv4 comes before IPv6, and the first address is taken.
+//!
+//! # Why not the library's `Address`
+//! The library takes numeric addresses alone, on purpose: a look-up blocks. Before the loop runs, it may.
+
+use std::error::Error;
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+
+use bufferevent::Address;
+
+use crate::exit::{Code, Failure};
+
+/// What an address on the command line is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Side {
+    Listen,
+    Connect,
+}
+
+/// A place to listen at or to connect to, as written.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Endpoint {
+    /// TCP at a numeric address.
+    Tcp(SocketAddr),
+    /// TCP at a name that is still to be looked up.
+    Name { host: String, port: u16 },
+    /// A Unix-domain path.
+    Unix(PathBuf),
+}
+
+/// Why a text is not an address.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct BadAddress(String);
+
+impl fmt::Display for BadAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for BadAddress {}
+
+fn bad<T>(why: impl Into<String>) -> Result<T, BadAddress> {
+    Err(BadAddress(why.into()))
+}
+
+impl Endpoint {
+    /// An address to listen at; `listen:` may be left out.
+    pub(crate) fn listen(text: &str) -> Result<Self, BadAddress> {
+        Self::parse(text, Side::Listen)
+    }
+
+    /// An address to connect to.
+    pub(crate) fn connect(text: &str) -> Result<Self, BadAddress> {
+        Self::parse(text, Side::Connect)
+    }
+
+    fn parse(text: &str, side: Side) -> Result<Self, BadAddress> {
+        let text = match (text.strip_prefix("listen:"), side) {
+            (Some(rest), Side::Listen) => rest,
+            (Some(_), Side::Connect) => {
+                return bad("`listen:` where an address to connect to is needed");
+            }
+            (None, _) => text,
+        };
+        if let Some((_, layer)) = text.split_once('+') {
+            let name = layer.split([',', '+']).next().unwrap_or(layer);
+            return bad(format!("layers such as `+{name}` are not in this version"));
+        }
+        if text.contains(',') {
+            return bad("options after `,` are not in this version");
+        }
+        match text.split_once(':') {
+            Some(("tcp", rest)) => Self::parse_tcp(rest, side),
+            Some(("unix", path)) => Self::parse_unix(path),
+            Some((scheme, _)) => bad(format!(
+                "`{scheme}:` is no transport; there are tcp: and unix:"
+            )),
+            None => bad("expected tcp:HOST:PORT or unix:PATH"),
+        }
+    }
+
+    fn parse_tcp(text: &str, side: Side) -> Result<Self, BadAddress> {
+        let Some((host, port)) = text.rsplit_once(':') else {
+            return bad("the port is missing: tcp:HOST:PORT");
+        };
+        let number: u16 = match port.parse() {
+            // `parse` takes a sign; a port has none.
+            Ok(number) if port.bytes().all(|byte| byte.is_ascii_digit()) => number,
+            _ => return bad(format!("`{port}` is no port from 0 to 65535")),
+        };
+        if number == 0 && side == Side::Connect {
+            return bad("nobody can be reached at port 0");
+        }
+        if host.is_empty() {
+            return bad("the host is missing: tcp:HOST:PORT");
+        }
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Tcp(address));
+        }
+        let name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        if host.contains(':') && !host.starts_with('[') {
+            return bad(format!("an IPv6 address goes in brackets: [{host}]"));
+        }
+        // A name of digits and dots alone would be looked up as an address that was mistyped.
+        if !host.bytes().all(name)
+            || host
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b'.')
+        {
+            return bad(format!(
+                "`{host}` is neither a numeric address nor a host name"
+            ));
+        }
+        Ok(Self::Name {
+            host: host.into(),
+            port: number,
+        })
+    }
+
+    fn parse_unix(path: &str) -> Result<Self, BadAddress> {
+        if path.is_empty() {
+            return bad("the path is missing: unix:PATH");
+        }
+        if path.contains('\0') {
+            return bad("a path cannot contain a NUL");
+        }
+        Ok(Self::Unix(path.into()))
+    }
+
+    /// The address to use; looks a name up, which may block.
+    pub(crate) fn resolve(&self) -> Result<Address, Failure> {
+        match self {
+            Self::Tcp(address) => Ok(Address::Tcp(*address)),
+            Self::Unix(path) => Ok(Address::Unix(path.clone())),
+            Self::Name { host, port } => {
+                let failed = |error: &dyn Error| {
+                    Failure::because(
+                        Code::Unreachable,
+                        format_args!("cannot look up `{host}`"),
+                        error,
+                    )
+                };
+                let found: Vec<_> = (host.as_str(), *port)
+                    .to_socket_addrs()
+                    .map_err(|error| failed(&error))?
+                    .collect();
+                let first = found
+                    .iter()
+                    .find(|address| address.is_ipv4())
+                    .or(found.first());
+                match first {
+                    Some(address) => Ok(Address::Tcp(*address)),
+                    None => Err(Failure::new(
+                        Code::Unreachable,
+                        format!("`{host}` has no address"),
+                    )),
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+            Self::Name { host, port } => write!(f, "tcp:{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// An address of the library as it is written on the command line.
+pub(crate) struct Written<'a>(pub(crate) &'a Address);
+
+impl fmt::Display for Written<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Address::Tcp(address) => write!(f, "tcp:{address}"),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            other => write!(f, "{other}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        Endpoint::connect(text).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn what_is_written_comes_back() {
+        for text in [
+            "tcp:127.0.0.1:7001",
+            "tcp:[::1]:65535",
+            "tcp:[fe80::1%2]:80",
+            "tcp:localhost:1",
+            "tcp:a-b_c.example:80",
+            "unix:/run/x.sock",
+            "unix:relative:with:colons",
+        ] {
+            assert_eq!(Endpoint::connect(text).expect(text).to_string(), text);
+            let listening = format!("listen:{text}");
+            assert_eq!(Endpoint::listen(&listening).expect(text).to_string(), text);
+            assert_eq!(Endpoint::listen(text).expect(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn port_0_is_for_listening() {
+        assert!(Endpoint::listen("tcp:127.0.0.1:0").is_ok());
+        assert!(refusal("tcp:127.0.0.1:0").contains("port 0"));
+    }
+
+    #[test]
+    fn odd_texts_are_refused_with_the_reason() {
+        for (text, reason) in [
+            ("", "expected tcp:"),
+            ("7000", "expected tcp:"),
+            ("127.0.0.1:7000", "is no transport"),
+            ("udp:127.0.0.1:7000", "`udp:` is no transport"),
+            ("TCP:127.0.0.1:7000", "`TCP:` is no transport"),
+            (" tcp:127.0.0.1:7000", "is no transport"),
+            ("tcp:", "port is missing"),
+            ("tcp:127.0.0.1", "port is missing"),
+            ("tcp::7000", "host is missing"),
+            ("tcp:127.0.0.1:", "`` is no port"),
+            ("tcp:127.0.0.1:65536", "`65536` is no port"),
+            ("tcp:127.0.0.1:-1", "`-1` is no port"),
+            ("tcp:127.0.0.1:+1", "layers"),
+            ("tcp:127.0.0.1:http", "`http` is no port"),
+            ("tcp:127.0.0.1:7000 ", "is no port"),
+            ("tcp:127.0.0.256:7000", "neither a numeric"),
+            ("tcp:1.2.3:7000", "neither a numeric"),
+            ("tcp:[::1:7000", "neither a numeric"),
+            ("tcp:[::g]:7000", "neither a numeric"),
+            ("tcp:::1:7000", "brackets: [::1]"),
+            ("tcp:ho st:7000", "neither a numeric"),
+            ("tcp:[127.0.0.1]:7000", "neither a numeric"),
+            ("unix:", "path is missing"),
+            ("unix:/a\0b", "NUL"),
+            ("listen:tcp:127.0.0.1:7000", "`listen:` where"),
+            ("tcp:127.0.0.1:7001+tls,ca=ca.pem", "`+tls`"),
+            ("unix:/x+zlib+tls", "`+zlib`"),
+            ("tcp:127.0.0.1:7001,nodelay=1", "options"),
+        ] {
+            let why = refusal(text);
+            assert!(why.contains(reason), "{text:?} is refused with {why:?}");
+        }
+        assert!(Endpoint::listen("listen:listen:tcp:127.0.0.1:0").is_err());
+    }
+}

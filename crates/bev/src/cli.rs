@@ -1,0 +1,186 @@
+//! The command line: what can be asked for, and how it is refused.
+//!
+//! # Invariants
+//! - A wrong command line is told in one line; the long help is for those who ask for it.
+//! - Sizes and times are checked here, so the rest of the program sees no value it cannot use.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::address::Endpoint;
+use crate::exit::{Code, Failure, TABLE};
+
+/// Bytes that one connection may have waiting in each direction, unless told otherwise.
+const BUFFER: &str = "256KiB";
+
+/// Relay, cat and echo for TCP and Unix-domain sockets.
+///
+/// An address is tcp:HOST:PORT or unix:PATH, with listen: in front where one listens (it may be left out where the position
+/// says so). An IPv6 address goes in brackets: tcp:[::1]:7000. A host name is looked up once, at the start. Port 0
+/// takes a free port; the first line of output says which.
+#[derive(Debug, Parser)]
+#[command(name = "bev", version, after_long_help = TABLE, after_help = "See --help for addresses and exit codes.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Common {
+    /// How the loop waits: mio or polling [default: $REACTOR_BACKEND, else mio]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) backend: Option<String>,
+    /// What is logged to standard error: off, error, warn, info, debug, trace, or filters such as bev=debug,warn
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
+    pub(crate) log: String,
+    /// Writes one JSON object per line, on standard output and in the log
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Sends back what comes in, or throws it away
+    Echo(EchoOptions),
+}
+
+/// `bev echo`.
+#[derive(Debug, Args)]
+pub(crate) struct EchoOptions {
+    /// Where to listen
+    #[arg(value_parser = Endpoint::listen)]
+    pub(crate) listen: Endpoint,
+    /// Throws away what comes in
+    #[arg(long)]
+    pub(crate) discard: bool,
+    /// Bytes that may wait per connection and direction
+    #[arg(long, value_name = "BYTES", default_value = BUFFER, value_parser = buffer)]
+    pub(crate) buffer: NonZeroUsize,
+}
+
+impl Cli {
+    /// The command line of this process. `Ok(None)`: it asked for help or the version, which was printed.
+    pub(crate) fn of_process() -> Result<Option<Self>, Failure> {
+        match Self::try_parse() {
+            Ok(cli) => Ok(Some(cli)),
+            Err(error) if !error.use_stderr() => {
+                // Nobody reads it: nothing to be done about that.
+                let _ = error.print();
+                Ok(None)
+            }
+            Err(error) => Err(refusal(&error)),
+        }
+    }
+}
+
+/// The first paragraph of what clap says, which is the reason; tips and usage are left out.
+fn refusal(error: &clap::Error) -> Failure {
+    let text = error.to_string();
+    let reason = text.split("\n\n").next().unwrap_or(&text);
+    let reason = reason.strip_prefix("error: ").unwrap_or(reason);
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Failure::new(Code::Usage, "a command is missing; see bev --help");
+    }
+    Failure::new(Code::Usage, reason)
+}
+
+/// A number of bytes: `4096`, `64KiB`, `1GiB`, `10MB`.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        other => {
+            return Err(format!(
+                "`{other}` is no unit of bytes; there are KiB, MiB, GiB, KB, MB, GB"
+            ));
+        }
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| String::from("expected a number of bytes, such as 64KiB"))?;
+    number
+        .checked_mul(unit)
+        .ok_or_else(|| String::from("more bytes than can be counted"))
+}
+
+/// The size of a buffer. At least a page, so that a connection moves at all; at most 1 GiB, which is a mistake already.
+fn buffer(text: &str) -> Result<NonZeroUsize, String> {
+    let bytes = bytes(text)?;
+    if !(4096..=1 << 30).contains(&bytes) {
+        return Err("a buffer has from 4KiB to 1GiB".into());
+    }
+    usize::try_from(bytes)
+        .ok()
+        .and_then(NonZeroUsize::new)
+        .ok_or_else(|| "too large for this machine".into())
+}
+
+/// A time in seconds: `10`, `0.5`. Not zero, and at most a year.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| String::from("expected seconds, such as 10 or 0.5"))?;
+    if !(seconds > 0.0 && seconds <= 366.0 * 86_400.0) {
+        return Err("expected more than 0 seconds and at most a year".into());
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bytes_have_units() {
+        for (text, value) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("64KiB", 65_536),
+            ("64 kib", 65_536),
+            ("1G", 1 << 30),
+            ("2MB", 2_000_000),
+        ] {
+            assert_eq!(bytes(text), Ok(value), "{text}");
+        }
+        for text in [
+            "",
+            "KiB",
+            "-1",
+            "1.5M",
+            "1 parsec",
+            "99999999999999999999",
+            "18446744073709551615K",
+        ] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn seconds_are_positive_and_finite() {
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        for text in ["", "0", "-1", "inf", "NaN", "1e300", "ten"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+}
