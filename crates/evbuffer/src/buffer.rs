@@ -533,13 +533,14 @@ impl EvBuffer {
     /// Makes sure that `n` further segments find a place without an allocation that could fail.
     pub(crate) fn expect_segments(&mut self, n: usize, during: &'static str) -> Result<(), Error> {
         let more = n - usize::from(self.is_empty() && n > 0);
-        if more > 0 {
-            self.rest_mut()
-                .more
-                .try_reserve(more)
-                .map_err(Error::out_of_memory(during))?;
+        if more == 0 {
+            return Ok(());
         }
-        Ok(())
+        let expected = self.rest_mut().more.try_reserve(more);
+        if expected.is_err() && self.is_empty() {
+            self.rest_after_emptying();
+        }
+        expected.map_err(Error::out_of_memory(during))
     }
 
     /// Storage for a new last segment of at least `len` bytes, with room to grow.
