@@ -1,13 +1,37 @@
 //! What the workspace's tests stand on: a loop with a virtual clock, scripted and faulty
-//! transports, and the records from which `cargo xtask spec` says what was proved.
+//! transports, a model of a filter, a handler that remembers, and the records from which `cargo xtask spec` says
+//! what was proved.
 //!
 //! Never published: every crate of the workspace may use it in its tests and none may depend on it.
 
 #![forbid(unsafe_code)]
 
 pub mod record;
+
+#[cfg(feature = "bufferevents")]
+mod alarm;
+#[cfg(feature = "bufferevents")]
+mod faulty;
+#[cfg(feature = "bufferevents")]
+mod random;
+#[cfg(feature = "bufferevents")]
+mod recorder;
+#[cfg(feature = "bufferevents")]
+mod scripted;
+#[cfg(feature = "bufferevents")]
+mod through;
 #[cfg(feature = "bufferevents")]
 mod virtual_loop;
 
+#[cfg(feature = "bufferevents")]
+pub use faulty::{Network, faulty};
+#[cfg(feature = "bufferevents")]
+pub use random::Random;
+#[cfg(feature = "bufferevents")]
+pub use recorder::{Log, Recorder, Told};
+#[cfg(feature = "bufferevents")]
+pub use scripted::{Script, Trace, scripted};
+#[cfg(feature = "bufferevents")]
+pub use through::Through;
 #[cfg(feature = "bufferevents")]
 pub use virtual_loop::Loop;

@@ -55,7 +55,12 @@ pub struct Record {
 impl Record {
     /// Starts a check of the rows `ids`. The macros [`spec!`](crate::spec) and [`fault!`](crate::fault) call this.
     pub fn new(book: Book, ids: &'static [&'static str], package: &'static str) -> Self {
-        Self { book, ids, package, unsupported: false }
+        Self {
+            book,
+            ids,
+            package,
+            unsupported: false,
+        }
     }
 
     /// The type does not support the row, *and* the check has seen the typed error and that nothing changed.
@@ -66,7 +71,9 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let Some(folder) = std::env::var_os(FOLDER) else { return };
+        let Some(folder) = std::env::var_os(FOLDER) else {
+            return;
+        };
         let (kind, backend) = WITHIN
             .with(|within| within.borrow().clone())
             .unwrap_or_else(|| (self.package.to_string(), "-".to_string()));
@@ -88,7 +95,11 @@ impl Drop for Record {
             .and_then(|()| OpenOptions::new().create(true).append(true).open(&path))
             .and_then(|mut file| file.write_all(lines.as_bytes()));
         if let Err(error) = written {
-            eprintln!("cannot record {:?} in {}: {error}", self.ids, path.display());
+            eprintln!(
+                "cannot record {:?} in {}: {error}",
+                self.ids,
+                path.display()
+            );
         }
     }
 }

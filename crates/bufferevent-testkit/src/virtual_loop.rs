@@ -57,8 +57,13 @@ impl Loop {
     /// A loop at the start of its clock.
     #[must_use]
     pub fn new() -> Self {
-        let inner = Inner { thread: thread_number(), state: Mutex::default() };
-        Self { inner: Arc::new(inner) }
+        let inner = Inner {
+            thread: thread_number(),
+            state: Mutex::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// The virtual time.
@@ -120,7 +125,9 @@ impl Loop {
                     .map(|(place, _)| place);
                 most_urgent.and_then(|place| state.deferred.remove(place))
             };
-            let Some((_, (target, key))) = next else { break };
+            let Some((_, (target, key))) = next else {
+                break;
+            };
             target.run(key);
             ran = true;
         }
@@ -196,7 +203,9 @@ impl AsHost for Loop {
 
 impl std::fmt::Debug for Loop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Loop").field("now", &self.now()).finish_non_exhaustive()
+        f.debug_struct("Loop")
+            .field("now", &self.now())
+            .finish_non_exhaustive()
     }
 }
 
