@@ -25,7 +25,7 @@ const NEVER_TOO_LONG: usize = 1 << 20;
 static BLK: [u8; 1 << 20] = [b'x'; 1 << 20];
 
 fn main() {
-    let mut groups: Vec<(&str, fn(&mut Figures))> = vec![
+    let mut groups: Vec<(&str, Group)> = vec![
         ("add", add),
         ("move", moves),
         ("lines", lines),
@@ -47,6 +47,9 @@ fn main() {
     }
     println!("{}", figures.json());
 }
+
+/// Measures some operations.
+type Group = fn(&mut Figures);
 
 struct Figures(Vec<(&'static str, f64)>);
 

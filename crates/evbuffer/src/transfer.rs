@@ -36,7 +36,8 @@ impl EvBuffer {
     #[doc(alias = "evbuffer_add_buffer")]
     #[inline]
     pub fn append(&mut self, other: &mut EvBuffer) -> Result<(), Error> {
-        if self.is_empty() && self.rest.is_none() && other.is_plain() {
+        // An empty source may hold room that was asked for: it keeps it.
+        if self.is_empty() && self.rest.is_none() && other.is_plain() && !other.is_empty() {
             mem::swap(self, other);
             return Ok(());
         }
