@@ -14,9 +14,10 @@
 //! again when a deferred one hears. Two numbers for each, and the question does not arise.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::EvBuffer;
+use crate::sync::Arc;
 
 /// How many rounds of callbacks one operation runs at most. A callback that changes the buffer each
 /// time it hears of a change would go on for ever; one that refills a buffer needs two.
@@ -78,8 +79,9 @@ struct Watcher {
 pub(crate) struct Extras {
     /// Oldest first; they run newest first.
     watchers: Vec<Watcher>,
-    /// A loop further up the stack is running callbacks of this buffer.
-    running: bool,
+    /// A loop further up the stack is running these callbacks. It shares the mark, to take it away
+    /// also when a callback has put these extras somewhere else, by exchanging whole buffers.
+    running: Arc<AtomicBool>,
     frozen_front: bool,
     frozen_back: bool,
 }
@@ -101,7 +103,10 @@ impl Extras {
     }
 
     fn is_needed(&self) -> bool {
-        !self.watchers.is_empty() || self.running || self.frozen_front || self.frozen_back
+        !self.watchers.is_empty()
+            || self.running.load(Ordering::Relaxed)
+            || self.frozen_front
+            || self.frozen_back
     }
 }
 
@@ -257,11 +262,14 @@ impl EvBuffer {
     /// Runs rounds until nobody has anything to hear, or [`MAX_ROUNDS`] were run.
     fn tell(&mut self, who: &[Delivery]) {
         let Some(extras) = self.extras() else { return };
-        if extras.watchers.is_empty() || extras.running {
+        if extras.watchers.is_empty() || extras.running.swap(true, Ordering::Relaxed) {
             return; // The loop that runs takes this change along.
         }
-        extras.running = true;
-        let round = Round { buffer: self };
+        let running = extras.running.clone();
+        let round = Round {
+            buffer: self,
+            running,
+        };
         for _ in 0..MAX_ROUNDS {
             if !round.buffer.run_round(who) {
                 break;
@@ -328,14 +336,13 @@ impl EvBuffer {
 /// The running of callbacks: marked in the buffer, and unmarked also on unwind.
 struct Round<'a> {
     buffer: &'a mut EvBuffer,
+    running: Arc<AtomicBool>,
 }
 
 impl Drop for Round<'_> {
     fn drop(&mut self) {
-        if let Some(extras) = self.buffer.extras() {
-            extras.running = false;
-            self.buffer.drop_idle_extras();
-        }
+        self.running.store(false, Ordering::Relaxed);
+        self.buffer.drop_idle_extras();
     }
 }
 

@@ -635,6 +635,28 @@ fn a_callback_that_exchanges_the_buffer_it_is_lent_harms_nobody() {
     assert_eq!(buffer, b"another"[..]);
     buffer.append_slice(b"!").unwrap();
     assert_eq!(buffer, b"another!"[..]);
+    // Exchanged for one that lives elsewhere: the other callbacks go along and hear there.
+    let elsewhere = Arc::new(Mutex::new(EvBuffer::new()));
+    let added = Arc::new(AtomicUsize::new(0));
+    let (inside, sum) = (elsewhere.clone(), added.clone());
+    buffer.add_callback(Delivery::AtOnce, move |_, change| {
+        sum.fetch_add(change.added, Ordering::SeqCst);
+    });
+    buffer.add_callback(Delivery::AtOnce, move |buffer, _| {
+        std::mem::swap(buffer, &mut inside.lock().unwrap());
+    });
+    buffer.append_slice(b"?").unwrap();
+    let mut moved = std::mem::take(&mut *elsewhere.lock().unwrap());
+    assert_eq!(
+        (buffer.len(), moved.len(), added.load(Ordering::SeqCst)),
+        (0, 9, 0)
+    );
+    moved.append_slice(b"...").unwrap();
+    assert_eq!(
+        added.load(Ordering::SeqCst),
+        4,
+        "what it had not heard, and the new bytes"
+    );
 }
 
 #[test]

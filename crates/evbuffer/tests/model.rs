@@ -155,6 +155,9 @@ struct World {
     expanded: [bool; BUFFERS],
 }
 
+/// A buffer and the vector that it should behave like.
+type Side<'a> = (&'a mut EvBuffer, &'a mut Vec<u8>);
+
 impl World {
     fn new() -> Self {
         let mut buffers = [EvBuffer::new(), EvBuffer::new(), EvBuffer::new()];
@@ -177,11 +180,7 @@ impl World {
     }
 
     /// Two different buffers with their models.
-    fn pair(
-        &mut self,
-        a: usize,
-        b: usize,
-    ) -> ((&mut EvBuffer, &mut Vec<u8>), (&mut EvBuffer, &mut Vec<u8>)) {
+    fn pair(&mut self, a: usize, b: usize) -> (Side<'_>, Side<'_>) {
         let [x, y] = self.buffers.get_disjoint_mut([a, b]).expect("they are two");
         let [p, q] = self.models.get_disjoint_mut([a, b]).expect("they are two");
         ((x, p), (y, q))
