@@ -25,8 +25,8 @@ use crate::backend::Interest;
 use crate::handle::LoopHandle;
 use crate::source::Registration;
 
-/// Bytes read at a time, and so calls of a watcher per event.
-const CALLS_PER_EVENT: usize = 64;
+/// Bytes read at a time: one per delivery, so one read is mostly enough.
+const BYTES_PER_READ: usize = 64;
 
 impl LoopHandle {
     /// Has the loop call `watcher` for each delivery of a signal, until the [`Signal`] is dropped. A loop that
@@ -60,6 +60,7 @@ impl LoopHandle {
         receiver.set_nonblocking(true)?;
         sender.set_nonblocking(true)?;
         let target = Arc::new(Watch {
+            handle: self.clone(),
             receiver,
             slot: Mutex::new(Slot::Idle(Box::new(watcher))),
             registration: Mutex::new(None),
@@ -101,6 +102,7 @@ impl fmt::Debug for Signal {
 
 /// The receiving end of one watcher.
 struct Watch {
+    handle: LoopHandle,
     /// Before `receiver`: a registration goes before its descriptor.
     registration: Mutex<Option<Registration>>,
     receiver: UnixStream,
@@ -134,23 +136,16 @@ impl Watch {
             }
         }
     }
-}
 
-/// Puts the watcher back, also when it panicked.
-struct Lent<'a> {
-    watch: &'a Watch,
-    watcher: Option<Box<dyn FnMut() + Send>>,
-}
-
-impl Drop for Lent<'_> {
-    fn drop(&mut self) {
-        let mut slot = self.watch.slot.lock();
-        if let Slot::Running = *slot
-            && let Some(watcher) = self.watcher.take()
-        {
-            *slot = Slot::Idle(watcher);
+    fn put_back(&self, watcher: Box<dyn FnMut() + Send>) {
+        let mut slot = self.slot.lock();
+        match *slot {
+            Slot::Running => *slot = Slot::Idle(watcher),
+            Slot::Idle(_) | Slot::Ended => {
+                drop(slot); // Before the watcher, which is user code.
+                drop(watcher);
+            }
         }
-        // An ended watcher is dropped with `self`, after the lock.
     }
 }
 
@@ -160,31 +155,28 @@ impl Target for Watch {
     fn expired(&self, _key: u64) {}
 
     fn ready(&self, _key: u64, _ready: Ready) {
-        let mut bytes = [0; CALLS_PER_EVENT];
+        // All is read and re-armed before the first call: a watcher may end this.
+        let mut deliveries = 0;
+        let mut bytes = [0; BYTES_PER_READ];
         loop {
-            let count = match (&self.receiver).read(&mut bytes) {
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => 0,
-            };
-            if count == 0 {
-                break;
-            }
-            for _ in 0..count {
-                let Some(watcher) = self.take() else { return };
-                let mut lent = Lent {
-                    watch: self,
-                    watcher: Some(watcher),
-                };
-                if let Some(watcher) = &mut lent.watcher {
-                    watcher();
-                }
+            match (&self.receiver).read(&mut bytes) {
+                Ok(0) => break,
+                Ok(count) => deliveries += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
             }
         }
         if let Some(registration) = &*self.registration.lock()
             && let Err(error) = registration.rearm()
         {
             tracing::error!(%error, "a signal's pipe could not be re-armed");
+        }
+        for _ in 0..deliveries {
+            let Some(mut watcher) = self.take() else {
+                return;
+            };
+            self.handle.shared.guard("signal watcher", &mut watcher);
+            self.put_back(watcher);
         }
     }
 }
