@@ -1,5 +1,8 @@
 //! The model of a filter: passes bytes through unchanged, in ways that real filters have and that are easy to get wrong.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bufferevent_core::{Bufferevent, Context, Mode, Step};
 use evbuffer::EvBuffer;
 
@@ -30,6 +33,7 @@ pub struct Through {
     holds: bool,
     held: EvBuffer,
     handshake: Handshake,
+    calls: Option<Arc<AtomicUsize>>,
 }
 
 /// How far the handshake is.
@@ -52,7 +56,14 @@ impl Through {
             holds: false,
             held: EvBuffer::new(),
             handshake: Handshake::None,
+            calls: None,
         }
+    }
+
+    /// Counts in `calls` how often it is asked to move something: what spins shows there.
+    pub fn counted(mut self, calls: &Arc<AtomicUsize>) -> Self {
+        self.calls = Some(calls.clone());
+        self
     }
 
     /// The same under another name.
@@ -101,6 +112,12 @@ impl Through {
         }
     }
 
+    fn count(&self) {
+        if let Some(calls) = &self.calls {
+            calls.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Whether what it holds may go on now.
     fn lets_go(&self, cx: &Context<'_>) -> bool {
         !self.holds || cx.mode() != Mode::Normal
@@ -123,6 +140,7 @@ impl Bufferevent for Through {
     }
 
     fn pull(&mut self, cx: &mut Context<'_>) -> Step {
+        self.count();
         if let Handshake::Said { sent, seen: false } = self.handshake {
             let mut seen = false;
             cx.lift(|below, _, _| {
@@ -158,6 +176,7 @@ impl Bufferevent for Through {
     }
 
     fn push(&mut self, cx: &mut Context<'_>) -> Step {
+        self.count();
         if let Handshake::Said { sent: false, seen } = self.handshake {
             cx.lower(|_, below, _| {
                 below.append_slice(HELLO).expect("a test has memory");
