@@ -4,13 +4,14 @@
 //! - A wrong command line is told in one line; the long help is for those who ask for it.
 //! - Sizes and times are checked here, so the rest of the program sees no value it cannot use.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::address::Endpoint;
 use crate::exit::{Code, Failure, TABLE};
+use crate::relay::Limits;
 
 /// Bytes that one connection may have waiting in each direction, unless told otherwise.
 const BUFFER: &str = "256KiB";
@@ -45,8 +46,71 @@ pub(crate) struct Common {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Joins each accepted connection to a new one
+    ///
+    /// SIGTERM or SIGINT stops accepting and waits for the connections that are there to end; a second one ends
+    /// at once.
+    Relay(RelayOptions),
+    /// Joins an address to standard input and output
+    ///
+    /// At the end of standard input the connection is half-closed; the program ends with the peer's end.
+    Cat(CatOptions),
     /// Sends back what comes in, or throws it away
     Echo(EchoOptions),
+}
+
+/// `bev relay`.
+#[derive(Debug, Args)]
+pub(crate) struct RelayOptions {
+    /// Where to listen
+    #[arg(value_parser = Endpoint::listen)]
+    pub(crate) listen: Endpoint,
+    /// Where to connect to
+    #[arg(value_parser = Endpoint::connect)]
+    pub(crate) connect: Endpoint,
+    /// Bytes that may wait per connection and direction
+    #[arg(long, value_name = "BYTES", default_value = BUFFER, value_parser = buffer)]
+    pub(crate) buffer: NonZeroUsize,
+    /// Connections at once; more wait in the system's queue
+    #[arg(long, value_name = "N")]
+    pub(crate) max_connections: Option<NonZeroU64>,
+    /// Cuts a connection on which nothing moves for so long
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) idle_timeout: Option<Duration>,
+    /// Gives up on a connection that does not come about in so long
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub(crate) connect_timeout: Duration,
+    /// How long connections may take to end after a signal
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub(crate) drain: Duration,
+    /// Prints what passed, each so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) stats: Option<Duration>,
+}
+
+impl RelayOptions {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            buffer: self.buffer,
+            max_connections: self.max_connections,
+            idle_timeout: self.idle_timeout,
+            connect_timeout: Some(self.connect_timeout),
+        }
+    }
+}
+
+/// `bev cat`.
+#[derive(Debug, Args)]
+pub(crate) struct CatOptions {
+    /// Where to connect to
+    #[arg(value_name = "ADDR", value_parser = Endpoint::connect)]
+    pub(crate) connect: Endpoint,
+    /// Bytes that may wait per direction
+    #[arg(long, value_name = "BYTES", default_value = BUFFER, value_parser = buffer)]
+    pub(crate) buffer: NonZeroUsize,
+    /// Gives up if the connection does not come about in so long
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub(crate) connect_timeout: Duration,
 }
 
 /// `bev echo`.

@@ -6,11 +6,15 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod cat;
 mod cli;
 mod echo;
 mod exit;
 mod output;
+mod relay;
+mod session;
 mod signals;
+mod stats;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -42,6 +46,8 @@ fn run(cli: Option<Cli>) -> Result<(), Failure> {
     start_log(&common)?;
     let events = event_loop(&common)?;
     match &command {
+        Command::Cat(options) => cat::run(&events, options),
+        Command::Relay(options) => relay::run(&events, &common, options),
         Command::Echo(options) => echo::run(&events, &common, options),
     }
 }
