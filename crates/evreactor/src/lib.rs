@@ -64,3 +64,8 @@ pub use handle::{Hold, LoopHandle, Timer};
 pub use signal::Signal;
 pub use source::{AsSource, RawSource, Registration, Token};
 pub use stats::Stats;
+
+/// The examples of the README, run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -195,7 +195,7 @@ impl Shared {
         !queue.turn.is_empty() || queue.deferred.iter().any(|level| !level.is_empty())
     }
 
-    /// Makes due what is due, and says whether anything is.
+    /// Makes due what is due at `now`, for `pop_timer` to hand out.
     pub(crate) fn collect_timers(&self, now: Moment) {
         self.timers.lock().wheel.collect(now);
     }

@@ -252,12 +252,15 @@ fn a_million_timers_and_a_storm_of_adding_and_deleting() {
     });
 }
 
-/// A day of a small server's timers: idle time-outs that traffic moves, and a bucket that refills. Returns what happened when.
-fn a_day_of_timeouts_and_limits(
+/// Four hours.
+const HOURS_MS: u64 = 4 * 3_600_000;
+
+/// Some hours of a small server's timers: idle time-outs that traffic moves, and a bucket that refills. Returns what happened when.
+fn hours_of_timeouts_and_limits(
     events: &EventLoop,
     clock: &Arc<ManualClock>,
 ) -> Vec<(Moment, String)> {
-    struct Day {
+    struct Server {
         handle: LoopHandle,
         clock: Arc<ManualClock>,
         trace: Mutex<Vec<(Moment, String)>>,
@@ -265,7 +268,7 @@ fn a_day_of_timeouts_and_limits(
         random: AtomicU64,
         end: Moment,
     }
-    impl Day {
+    impl Server {
         fn note(&self, what: String) {
             self.trace
                 .lock()
@@ -283,9 +286,9 @@ fn a_day_of_timeouts_and_limits(
         }
         fn refill(self: &Arc<Self>) {
             self.tokens.store(50, Ordering::SeqCst);
-            let day = self.clone();
+            let server = self.clone();
             if self.handle.now() < self.end {
-                let refill = move || day.refill();
+                let refill = move || server.refill();
                 self.handle
                     .after(ms(1_000), refill)
                     .expect("the loop is there")
@@ -307,44 +310,44 @@ fn a_day_of_timeouts_and_limits(
                 self.handle.rearm(idle, now + ms(30_000));
                 1 + self.random(31_000)
             };
-            let day = self.clone();
-            let more = move || day.traffic(connection, idle);
+            let server = self.clone();
+            let more = move || server.traffic(connection, idle);
             self.handle
                 .after(ms(pause), more)
                 .expect("the loop is there")
                 .detach();
         }
     }
-    impl evreactor::Target for Day {
+    impl evreactor::Target for Server {
         fn run(&self, _key: u64) {}
         fn expired(&self, key: u64) {
             self.note(format!("{key} timed out"));
         }
         fn ready(&self, _key: u64, _ready: evreactor::Ready) {}
     }
-    let day = Arc::new(Day {
+    let server = Arc::new(Server {
         handle: LoopHandle::clone(events),
         clock: clock.clone(),
         trace: Mutex::default(),
         tokens: AtomicU64::new(0),
         random: AtomicU64::new(42),
-        end: at_ms(86_400_000),
+        end: at_ms(HOURS_MS),
     });
-    day.refill();
+    server.refill();
     for connection in 0..20 {
         let idle = events
-            .arm(at_ms(30_000), day.clone(), connection)
+            .arm(at_ms(30_000), server.clone(), connection)
             .expect("the loop is there");
-        day.traffic(connection, idle);
+        server.traffic(connection, idle);
     }
     run_virtually(events, clock);
-    let trace = std::mem::take(&mut *day.trace.lock().expect("not poisoned"));
+    let trace = std::mem::take(&mut *server.trace.lock().expect("not poisoned"));
     assert!(trace.is_sorted_by_key(|(when, _)| *when));
     trace
 }
 
 #[test]
-fn a_virtual_day_takes_no_time_and_is_the_same_each_time() {
+fn virtual_hours_take_no_time_and_are_the_same_each_time() {
     let traces = Mutex::new(Vec::new());
     each_backend(|builder| {
         spec!(L3);
@@ -356,8 +359,8 @@ fn a_virtual_day_takes_no_time_and_is_the_same_each_time() {
                 .clock(clock.clone())
                 .build()
                 .expect("a loop");
-            let trace = a_day_of_timeouts_and_limits(&events, &clock);
-            assert!(clock.now() >= at_ms(86_400_000), "a day has passed there");
+            let trace = hours_of_timeouts_and_limits(&events, &clock);
+            assert!(clock.now() >= at_ms(HOURS_MS), "hours have passed there");
             assert!(started.elapsed() < PATIENCE, "and not here");
             let timed_out = trace
                 .iter()
