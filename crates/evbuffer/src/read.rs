@@ -29,6 +29,9 @@ impl EvBuffer {
     }
 
     /// The file region that the buffer begins with, if it does: for whoever can send it without reading it.
+    #[doc(alias = "evbuffer_set_flags")]
+    #[doc(alias = "evbuffer_clear_flags")]
+    #[doc(alias = "EVBUFFER_FLAG_DRAINS_TO_FD")]
     #[must_use]
     pub fn front_file(&self) -> Option<&FileRegion> {
         match &self.head {

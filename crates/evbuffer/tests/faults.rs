@@ -172,6 +172,11 @@ fn a_commit_is_never_more_than_was_reserved() {
         assert_eq!(buffer.copy_out(&mut all), before + 4);
         assert_eq!(all[before..], [0; 4]);
     }
+    // In room behind bytes that are there, too.
+    let mut buffer = EvBuffer::new();
+    buffer.append_slice(b"abc").unwrap();
+    buffer.reserve(4).unwrap().commit(4).unwrap();
+    assert_eq!(buffer, b"abc\0\0\0\0"[..]);
     // An unsafe contract that is broken panics here.
     let too_far = std::panic::catch_unwind(|| {
         let mut buffer = EvBuffer::new();
@@ -499,6 +504,15 @@ fn an_owner_that_panics_when_it_ends_leaves_a_sound_buffer() {
     }
     let mut buffer = shared(&["a"]);
     buffer.append_bytes(Bytes::from_owner(Panics)).unwrap();
+    let mut pulled = shared(&["a"]);
+    pulled.append_bytes(Bytes::from_owner(Panics)).unwrap();
+    let pull_up = std::panic::AssertUnwindSafe(|| pulled.pull_up(7).map(<[u8]>::len));
+    assert!(std::panic::catch_unwind(pull_up).is_err());
+    assert_eq!(
+        pulled,
+        b"apanics"[..],
+        "it was let go when its copy was in its place"
+    );
     buffer.append_slice(b"rest").unwrap();
     let drained = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| buffer.drain(8)));
     assert!(drained.is_err());

@@ -627,6 +627,10 @@ fn an_empty_buffer_owns_no_memory() {
         assert_eq!((buffer.len(), buffer.memory()), (0, 0));
         assert_eq!(buffer.drain(1), 0);
     }
+    // A short read of a stream that might have brought much holds little.
+    let mut buffer = EvBuffer::new();
+    assert_eq!(buffer.read_from(&mut &b"abc"[..], 60_000).unwrap(), 3);
+    assert!(buffer.memory() < 100);
     // Bytes that are going to stay hold no more than they need.
     let mut buffer = EvBuffer::new();
     buffer.append_block(pool.take().unwrap(), 50).unwrap();
