@@ -215,15 +215,17 @@ impl Cat {
 
     /// Gives what has arrived to the writing thread, if that is idle.
     fn hand_over(&self, bev: &Bev) {
-        if self.state().writing {
+        // Said first: outside of a handler, taking from the input reads on at once, and calls this again.
+        if std::mem::replace(&mut self.state().writing, true) {
             return;
         }
         let mut piece = EvBuffer::new();
         // Freed: then there is nothing to take.
         if bev.read_buffer(&mut piece).is_ok_and(|count| count > 0) {
-            self.state().writing = true;
             // The thread has taken the piece before this one.
             let _ = self.pieces.try_send(piece);
+        } else {
+            self.state().writing = false;
         }
     }
 

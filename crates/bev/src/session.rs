@@ -103,8 +103,9 @@ pub(crate) fn join(relay: &Arc<Relay>, client: &Bev, peer: Address) -> Result<()
             session,
         })
         .and_then(|()| upstream.set_connect_timeout(relay.limits.connect_timeout))
-        .and_then(|()| prepare(client, &relay.limits))
         .and_then(|()| prepare(&upstream, &relay.limits))
+        // Last: what has arrived is told from inside, and may end it all.
+        .and_then(|()| prepare(client, &relay.limits))
         // The listener frees the client.
         .inspect_err(|_| drop(upstream.free()))
 }
