@@ -390,6 +390,42 @@ fn no_wake_up_is_lost() {
     });
 }
 
+/// One poster alone, whom no other's ring can save, sweeps over the moments at which the loop goes to sleep. With the last
+/// look and the announcement of sleep swapped in the loop, this fails within a few thousand rounds.
+#[test]
+fn no_wake_up_is_lost_at_any_moment_of_falling_asleep() {
+    const ROUNDS: usize = 30_000;
+    const SWEEP: usize = 400;
+    each_backend(|builder| {
+        spec!(L2);
+        let events = builder.build().expect("a loop");
+        let (handle, hold) = (events.clone(), events.hold());
+        let poster = std::thread::spawn(move || {
+            let answered = Arc::new(AtomicUsize::new(0));
+            for round in 1..=ROUNDS {
+                for _ in 0..round % SWEEP {
+                    std::hint::spin_loop();
+                }
+                let answer = answered.clone();
+                let task = move || answer.store(round, Ordering::SeqCst);
+                handle.post(task).expect("the loop is there");
+                let started = Instant::now();
+                while answered.load(Ordering::SeqCst) != round {
+                    if started.elapsed() > PATIENCE {
+                        handle.exit(); // Would wake it: so that the test ends.
+                        panic!("a lost wake-up in round {round}");
+                    }
+                    std::hint::spin_loop();
+                }
+            }
+            drop(hold);
+        });
+        let outcome = events.run().expect("the loop runs");
+        poster.join().expect("no wake-up was lost");
+        assert_eq!(outcome, Outcome::Empty);
+    });
+}
+
 #[test]
 fn calls_keep_their_order_across_threads() {
     each_backend(|builder| {
