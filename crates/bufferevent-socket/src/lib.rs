@@ -36,6 +36,7 @@
 
 mod address;
 mod builder;
+mod calls;
 mod descriptor;
 mod ext;
 mod listener;
@@ -44,6 +45,7 @@ mod transfer;
 
 pub use address::{Address, IntoAddress};
 pub use builder::Builder;
+pub use calls::Calls;
 pub use ext::{Parts, SocketExt};
 pub use listener::{Accepted, Listener, ListenerBuilder};
 pub use socket::Socket;

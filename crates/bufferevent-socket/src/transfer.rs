@@ -14,6 +14,8 @@ use bufferevent_core::Context;
 use evbuffer::{Block, EvBuffer, FileRegion, Pool};
 use socket2::Socket;
 
+use crate::calls::{count_receive, count_send};
+
 /// Interruptions in a row after which a call is reported as failed.
 const INTERRUPTIONS: u32 = 1000;
 
@@ -41,9 +43,10 @@ thread_local! {
         RefCell::new(Scratch { pool: Pool::new(IDLE_BLOCKS), block: None });
 }
 
-fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+fn again<T>(count: fn(), mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut interruptions = 0;
     loop {
+        count();
         match call() {
             Err(error)
                 if error.kind() == io::ErrorKind::Interrupted && interruptions < INTERRUPTIONS =>
@@ -80,7 +83,7 @@ pub(crate) fn receive(
             .map_err(|_| io::ErrorKind::OutOfMemory)?,
     };
     let asked = room.min(block.len());
-    let result = again(|| (&*socket).read(&mut block[..asked]));
+    let result = again(count_receive, || (&*socket).read(&mut block[..asked]));
     let mut left = Some(block);
     let received = result.and_then(|count| {
         let added = if count <= SMALL_READ {
@@ -131,7 +134,7 @@ fn send_slices(socket: &Socket, output: &EvBuffer, share: usize) -> io::Result<S
     let first = output.chunk();
     if first.len() == output.len() || first.len() >= share {
         let offered = &first[..first.len().min(share)];
-        let count = again(|| socket.send_with_flags(offered, SEND_FLAGS))?;
+        let count = again(count_send, || socket.send_with_flags(offered, SEND_FLAGS))?;
         return Ok(Sent { count, short: count < offered.len() });
     }
     let mut slices = [IoSlice::new(&[]); SLICES];
@@ -146,7 +149,7 @@ fn send_slices(socket: &Socket, output: &EvBuffer, share: usize) -> io::Result<S
         offered += slice.len();
         used += 1;
     }
-    let count = again(|| socket.send_vectored_with_flags(&slices[..used], SEND_FLAGS))?;
+    let count = again(count_send, || socket.send_vectored_with_flags(&slices[..used], SEND_FLAGS))?;
     Ok(Sent { count, short: count < offered })
 }
 
@@ -155,7 +158,7 @@ fn send_file(socket: &Socket, region: &FileRegion, share: usize) -> io::Result<S
     let offered = region.len().min(share);
     let offset = usize::try_from(region.offset()).map_err(io::Error::other)?;
     let length = NonZeroUsize::new(offered);
-    let count = again(|| socket.sendfile(&**region.file(), offset, length))?;
+    let count = again(count_send, || socket.sendfile(&**region.file(), offset, length))?;
     if count == 0 && offered > 0 {
         let why = "the file is shorter than the range that was to be sent of it";
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
@@ -176,6 +179,6 @@ fn send_file(socket: &Socket, region: &FileRegion, share: usize) -> io::Result<S
         let why = "the file is shorter than the range that was to be sent of it";
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
     }
-    let count = again(|| socket.send_with_flags(&block[..offered], SEND_FLAGS))?;
+    let count = again(count_send, || socket.send_with_flags(&block[..offered], SEND_FLAGS))?;
     Ok(Sent { count, short: count < offered })
 }
