@@ -32,6 +32,9 @@ const FIRST_CAPACITY: usize = 512;
 /// The least storage of a further segment, in bytes: a page.
 const NEXT_CAPACITY: usize = 4 * 1024;
 
+/// The most bytes of a lone segment, and of what comes behind it, that are copied to make one of both.
+const GROW_COPY_MAX: usize = 2 * 1024;
+
 /// Up to here each new segment doubles the last, in bytes. More would waste more than it saves.
 const GROWN_CAPACITY: usize = 16 * 1024;
 
@@ -121,6 +124,8 @@ impl EvBuffer {
 
     /// Appends a copy of `data`: into the room behind the last byte, and what does not fit into a new segment.
     ///
+    /// While all of the buffer is one own segment of at most 2 KiB, that grows, so that what is short stays in one piece.
+    ///
     /// # Errors
     /// [`ErrorKind::Frozen`], [`ErrorKind::TooLong`], [`ErrorKind::OutOfMemory`].
     ///
@@ -169,6 +174,11 @@ impl EvBuffer {
         let fits = self.tail().room();
         if data.len() <= fits {
             self.push_to_tail(data);
+        } else if self.is_lone_and_short() && data.len() <= GROW_COPY_MAX {
+            let mut bytes = self.new_storage(self.head.len() + data.len(), DURING)?;
+            bytes.extend_from_slice(self.head.bytes());
+            bytes.extend_from_slice(data);
+            self.head = Segment::Own(Own::from_vec(bytes));
         } else {
             let (fits, over) = data.split_at(fits);
             let mut bytes = self.new_storage(over.len(), DURING)?;
@@ -179,6 +189,16 @@ impl EvBuffer {
         }
         self.changed(data.len(), 0);
         Ok(())
+    }
+
+    /// Whether all there is is one own segment, no room was asked for, and a copy costs less than a queue.
+    fn is_lone_and_short(&self) -> bool {
+        (1..=GROW_COPY_MAX).contains(&self.head.len())
+            && !self.head.is_foreign()
+            && self
+                .rest
+                .as_ref()
+                .is_none_or(|rest| rest.more.is_empty() && rest.prepared.capacity() == 0)
     }
 
     /// Appends each of `slices`, or none.
