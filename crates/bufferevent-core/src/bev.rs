@@ -307,7 +307,7 @@ impl Bev {
         let interest = handler.as_ref().map_or(Interest::EMPTY, |handler| handler.interest());
         self.own("set_handler", |core, index| {
             let node = core.node(index);
-            node.interest = interest;
+            node.set_interest(interest);
             let new = handler.take();
             let old = match std::mem::replace(&mut node.slot, Slot::Empty) {
                 Slot::Empty => {

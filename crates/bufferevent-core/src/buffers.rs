@@ -12,7 +12,7 @@ use evbuffer::{Eol, EvBuffer, FileRegion};
 use crate::bev::Bev;
 use crate::core::Core;
 use crate::error::{Error, Kind};
-use crate::node::{End, Flags, Index};
+use crate::node::{End, Flags, Index, Node};
 
 /// The input buffer of a bufferevent: bytes are only taken from it.
 #[derive(Clone, Copy, Debug)]
@@ -236,6 +236,9 @@ impl Output<'_> {
     pub fn append_from(&self, input: &Input<'_>) -> Result<usize, Error> {
         const OPERATION: &str = "append_from";
         let (here, there) = (&self.0.0, &input.0.0);
+        if std::sync::Arc::ptr_eq(here, there) {
+            return self.turn_around(OPERATION);
+        }
         if std::sync::Arc::ptr_eq(&here.domain, &there.domain) {
             return self.0.own(OPERATION, |core, to| {
                 let Some(source) = core.find_mut(there.index, there.generation) else {
@@ -273,6 +276,25 @@ impl Output<'_> {
             return Err(error);
         }
         Ok(count)
+    }
+}
+
+impl Output<'_> {
+    /// Moves this bufferevent's own input to its output: an echo.
+    fn turn_around(&self, operation: &'static str) -> Result<usize, Error> {
+        self.0.own(operation, |core, index| {
+            let node = core.node(index);
+            if node.flags.contains(Flags::INPUT_LENT) {
+                return Err(Error::new(Kind::Busy, node.name(), operation));
+            }
+            let count = node.input.len();
+            core.may_write(index, operation, count)?;
+            let Node { input, output, .. } = core.node(index);
+            output.append(input).map_err(|error| refused(operation, error))?;
+            core.lost_input(index, count);
+            core.gained_output(index, count);
+            Ok(count)
+        })
     }
 }
 

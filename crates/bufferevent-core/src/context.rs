@@ -237,13 +237,31 @@ impl<'a> Context<'a> {
 
     /// Lends the own output, for a transport to send from. What is gone from it afterwards was sent.
     pub fn send<R>(&mut self, send: impl FnOnce(&mut EvBuffer) -> R) -> Option<R> {
-        let mut lent = {
+        let mut output = {
             let mut core = self.cell.borrow_mut();
-            core.find(self.index, self.generation)?;
-            Lent::take(self.cell, &mut core, self.index, Side::Output)?
+            let node = core.find_mut(self.index, self.generation)?;
+            if node.flags.contains(Flags::OUTPUT_LENT) {
+                return None;
+            }
+            node.flags.insert(Flags::OUTPUT_LENT);
+            std::mem::take(&mut node.output)
         };
-        let result = send(&mut lent.buffer);
-        self.count(lent.lost());
+        let before = output.len();
+        // If this panics the bufferevent is freed, and its output with it.
+        let result = send(&mut output);
+        let sent = before - output.len().min(before);
+        self.count(sent);
+        let mut core = self.cell.borrow_mut();
+        if let Some(node) = core.find_mut(self.index, self.generation) {
+            node.flags.remove(Flags::OUTPUT_LENT);
+            if !node.output.is_empty() {
+                // Sums of lengths that fitted before fit again.
+                let _ = output.append(&mut node.output);
+            }
+            std::mem::swap(&mut node.output, &mut output);
+            core.lost_output(self.index, sent);
+        }
+        drop(core);
         Some(result)
     }
 

@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! - A step is in the queue at most once: the node's `queued` bit says so.
-//! - The first node and five entries of work lie inline, because most domains have one node and never more work.
+//! - Most domains have one node: it lies inline, and its `queued` bits are its queue. The order of steps of several
+//!   nodes is kept in [`Rare`].
 //! - Generations are never reused within a domain, so a stale handle never meets another node.
 
 use std::collections::VecDeque;
@@ -18,18 +19,15 @@ use crate::options::Options;
 pub(crate) struct Core {
     first: Option<Node>,
     rare: Option<Box<Rare>>,
-    work: Work,
-    /// The transport whose push comes after all else, so that what callbacks write leaves together.
-    late: Index,
-    next_generation: u32,
     domain: Weak<Domain>,
+    next_generation: u32,
+    /// What ran out of budget: steps of one node that wait for the next turn.
+    pub(crate) postponed_node: Index,
     /// Bytes the transport has read in this run of the pump.
     pub(crate) spent_reading: usize,
     /// Bytes the transport has written in this run of the pump.
     pub(crate) spent_writing: usize,
-    /// What ran out of budget: steps of one node that wait for the next turn.
     pub(crate) postponed: Steps,
-    pub(crate) postponed_node: Index,
     /// The domain is on a ready list or scheduled with its loop.
     pub(crate) listed: bool,
     /// The pump is in this domain.
@@ -38,11 +36,14 @@ pub(crate) struct Core {
     pub(crate) settle: bool,
 }
 
-/// What a domain of one socket never needs.
-#[derive(Default)]
+/// What a domain of one bufferevent never needs.
 pub(crate) struct Rare {
     /// The nodes from the second on.
     more: Vec<Option<Node>>,
+    /// The order in which steps were queued.
+    work: VecDeque<Item>,
+    /// The transport whose push comes after all else, so that what callbacks write leaves together.
+    late: Index,
     /// Nodes that were freed while their layer was out, and whether it is to close what it borrowed.
     pub(crate) freed_out: Vec<(Index, u32, bool)>,
 }
@@ -52,14 +53,12 @@ impl Core {
         Self {
             first: None,
             rare: None,
-            work: Work::default(),
-            late: NONE,
-            next_generation: 0,
             domain,
+            next_generation: 0,
+            postponed_node: NONE,
             spent_reading: 0,
             spent_writing: 0,
             postponed: Steps::EMPTY,
-            postponed_node: NONE,
             listed: false,
             running: false,
             settle: false,
@@ -87,14 +86,27 @@ impl Core {
         Index::try_from(place + 1).expect("a domain has fewer than 2^32 nodes")
     }
 
+    /// The rarer half, made when first needed. From then on the order of steps is kept there.
     pub(crate) fn rare(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_default()
+        self.rare.get_or_insert_with(|| {
+            let queued = self.first.as_ref().map_or(Steps::EMPTY, |node| node.queued);
+            let mut work = VecDeque::new();
+            for step in [Steps::DELIVER, Steps::PULL] {
+                if queued.contains(step) {
+                    work.push_back(Item::new(0, step));
+                }
+            }
+            let late = if queued.contains(Steps::PUSH) { 0 } else { NONE };
+            Box::new(Rare { more: Vec::new(), work, late, freed_out: Vec::new() })
+        })
     }
 
     /// Takes a node out of the arena; from here on its handles are stale.
     pub(crate) fn remove(&mut self, index: Index) -> Option<Node> {
-        if self.late == index {
-            self.late = NONE;
+        if let Some(rare) = &mut self.rare
+            && rare.late == index
+        {
+            rare.late = NONE;
         }
         if self.postponed_node == index {
             self.postponed_node = NONE;
@@ -143,8 +155,12 @@ impl Core {
         0..=Index::try_from(more).unwrap_or(NONE - 1)
     }
 
+    #[inline]
     pub(crate) fn has_work(&self) -> bool {
-        !self.work.is_empty() || self.late != NONE
+        match &self.rare {
+            None => self.first.as_ref().is_some_and(|node| node.queued.intersects(Steps::WORK)),
+            Some(rare) => !rare.work.is_empty() || rare.late != NONE,
+        }
     }
 
     /// Queues a step once. A transport's push goes last.
@@ -156,20 +172,33 @@ impl Core {
         }
         node.queued.insert(step);
         let transport = node.below == NONE;
-        if transport && step == Steps::PUSH && self.late == NONE {
-            self.late = index;
-        } else {
-            self.work.push(Item::new(index, step));
+        if let Some(rare) = &mut self.rare {
+            rare.queue(index, step, transport);
         }
     }
 
     /// The next step to take; its `queued` bit is cleared.
+    ///
+    /// A node that is alone needs no queue: its bits say all. It delivers, then reads, and sends at the end.
     #[inline]
     pub(crate) fn next_step(&mut self) -> Option<(Index, Steps)> {
+        if self.rare.is_some() {
+            return self.next_of_many();
+        }
+        let node = self.first.as_mut()?;
+        let step = node.queued.first_work()?;
+        node.queued.remove(step);
+        Some((0, step))
+    }
+
+    fn next_of_many(&mut self) -> Option<(Index, Steps)> {
         loop {
-            let (index, step) = match self.work.pop() {
+            let rare = self.rare.as_mut()?;
+            let (index, step) = match rare.work.pop_front() {
                 Some(item) => (item.index(), item.step()),
-                None if self.late != NONE => (std::mem::replace(&mut self.late, NONE), Steps::PUSH),
+                None if rare.late != NONE => {
+                    (std::mem::replace(&mut rare.late, NONE), Steps::PUSH)
+                }
                 None => return None,
             };
             // A freed node leaves its entries behind; a new node in its place has its own.
@@ -195,8 +224,11 @@ impl Core {
 
     /// Takes a queued step out of turn. Its entry in the queue finds nothing to do later.
     pub(crate) fn take_step(&mut self, index: Index, step: Steps) -> bool {
-        if self.late == index && step == Steps::PUSH {
-            self.late = NONE;
+        if let Some(rare) = &mut self.rare
+            && rare.late == index
+            && step == Steps::PUSH
+        {
+            rare.late = NONE;
         }
         let node = self.node(index);
         let queued = node.queued.contains(step);
@@ -244,6 +276,16 @@ impl Core {
     }
 }
 
+impl Rare {
+    fn queue(&mut self, index: Index, step: Steps, transport: bool) {
+        if transport && step == Steps::PUSH && self.late == NONE {
+            self.late = index;
+        } else {
+            self.work.push_back(Item::new(index, step));
+        }
+    }
+}
+
 /// One queued step in 32 bits: the node's index and which step.
 #[derive(Clone, Copy)]
 struct Item(u32);
@@ -268,78 +310,5 @@ impl Item {
             1 => Steps::PUSH,
             _ => Steps::DELIVER,
         }
-    }
-}
-
-/// How many entries lie inline.
-const INLINE: usize = 5;
-
-/// A first-in, first-out queue of steps: a small ring inline, and a heap queue while that is too small.
-#[derive(Default)]
-struct Work {
-    ring: [u32; INLINE],
-    head: u8,
-    len: u8,
-    #[expect(clippy::box_collection, reason = "a pointer inline instead of four words: every idle connection has one")]
-    spilled: Option<Box<VecDeque<u32>>>,
-}
-
-impl Work {
-    #[inline]
-    fn is_empty(&self) -> bool {
-        self.len == 0 && self.spilled.is_none()
-    }
-
-    #[inline]
-    fn push(&mut self, item: Item) {
-        if let Some(spilled) = &mut self.spilled {
-            spilled.push_back(item.0);
-        } else if (self.len as usize) < INLINE {
-            let tail = (self.head as usize + self.len as usize) % INLINE;
-            self.ring[tail] = item.0;
-            self.len += 1;
-        } else {
-            self.spilled.insert(Box::default()).push_back(item.0);
-        }
-    }
-
-    #[inline]
-    fn pop(&mut self) -> Option<Item> {
-        if self.len > 0 {
-            let item = Item(self.ring[self.head as usize]);
-            self.head = ((self.head as usize + 1) % INLINE) as u8;
-            self.len -= 1;
-            return Some(item);
-        }
-        let spilled = self.spilled.as_mut()?;
-        let item = spilled.pop_front();
-        if spilled.is_empty() {
-            self.spilled = None;
-        }
-        item.map(Item)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn work_keeps_its_order_across_the_spill() {
-        let mut work = Work::default();
-        let mut expected = VecDeque::new();
-        for round in 0..100_u32 {
-            for n in 0..(round % 13) {
-                work.push(Item::new(round * 100 + n, Steps::PULL));
-                expected.push_back(round * 100 + n);
-            }
-            for _ in 0..(round % 11) {
-                assert_eq!(work.pop().map(Item::index), expected.pop_front());
-            }
-        }
-        while let Some(next) = expected.pop_front() {
-            assert_eq!(work.pop().map(Item::index), Some(next));
-        }
-        assert!(work.is_empty());
     }
 }

@@ -31,15 +31,18 @@ enum Call {
 
 /// Runs one delivery round of a node.
 pub(crate) fn deliver(cell: &RefCell<Core>, index: Index) {
-    if push_before_end(cell, index) {
-        return;
-    }
     let (mut handler, me, generation) = {
         let mut core = cell.borrow_mut();
         let Some(node) = core.get_mut(index) else { return };
-        if node.covered() || node.deliverable().is_empty() {
+        let due = node.deliverable();
+        if node.covered() || due.is_empty() {
             return;
         }
+        if due.without(Pending::ENDS).is_empty() && core.push_waits(index) {
+            drop(core);
+            return push_before_end(cell, index);
+        }
+        let node = core.node(index);
         match std::mem::replace(&mut node.slot, Slot::Running) {
             Slot::Idle(handler) => match node.me.take() {
                 Some(me) => (handler, me, node.generation),
@@ -61,17 +64,10 @@ pub(crate) fn deliver(cell: &RefCell<Core>, index: Index) {
     finish(cell, index, generation, done.is_some().then_some(handler), me);
 }
 
-/// If only an end is left to tell and a push waits, does the push first. Returns whether it did.
-fn push_before_end(cell: &RefCell<Core>, index: Index) -> bool {
-    let mut pushed = false;
-    let mut below = {
-        let core = cell.borrow();
-        let Some(node) = core.get(index) else { return false };
-        if !node.deliverable().without(Pending::ENDS).is_empty() || !core.push_waits(index) {
-            return false;
-        }
-        index
-    };
+/// Only an end is left to tell and a push waits: does the push first.
+#[cold]
+fn push_before_end(cell: &RefCell<Core>, index: Index) {
+    let mut below = index;
     while below != NONE {
         let waits = {
             let mut core = cell.borrow_mut();
@@ -79,14 +75,10 @@ fn push_before_end(cell: &RefCell<Core>, index: Index) -> bool {
         };
         if waits {
             pump::push(cell, below, Mode::Normal);
-            pushed = true;
         }
         below = cell.borrow().get(below).map_or(NONE, |node| node.below);
     }
-    if pushed {
-        cell.borrow_mut().queue_deliver(index);
-    }
-    pushed
+    cell.borrow_mut().queue_deliver(index);
 }
 
 /// Calls what is due, in order, each once.
@@ -197,8 +189,13 @@ fn finish(
                     None
                 }
             };
-            core.tell_read(index);
-            core.queue_deliver(index);
+            let node = core.node(index);
+            if node.flags.intersects(Flags::FRESH) {
+                core.tell_read(index);
+            }
+            if !core.node(index).pending.is_empty() {
+                core.queue_deliver(index);
+            }
             core.maybe_reap(index);
             (old, None)
         }

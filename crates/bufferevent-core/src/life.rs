@@ -174,18 +174,17 @@ fn transport_hears(cell: &RefCell<Core>, top: Index) -> bool {
 impl Core {
     /// An output has become empty: some life may hang on that.
     pub(crate) fn emptied_output(&mut self, index: Index) {
-        let top = self.top_of(index);
+        let top = if self.is_single() { index } else { self.top_of(index) };
         self.maybe_reap(top);
     }
 
     /// Has the pump look whether this node is at its end, if it may be.
     pub(crate) fn maybe_reap(&mut self, index: Index) {
+        const ASKED: Flags = Flags::FREE_WHEN_WRITTEN.union(Flags::CLOSING).union(Flags::FREE_NOW);
         let single = self.is_single();
         let Some(node) = self.get(index) else { return };
-        let asked = Flags::FREE_WHEN_WRITTEN.union(Flags::CLOSING).union(Flags::FREE_NOW);
-        let hears =
-            single && node.enabled.contains(Directions::READ) && node.read_end == End::Open;
-        if node.flags.intersects(asked)
+        let hears = single && node.enabled.contains(Directions::READ) && node.read_end == End::Open;
+        if node.flags.intersects(ASKED)
             || (node.flags.contains(Flags::ORPHAN) && !hears)
             // The partner in a pair lives by what is in flight here.
             || !single

@@ -62,11 +62,22 @@ pub(crate) enum End {
 set! {
     /// The steps that are queued for a node.
     pub(crate) struct Steps(u8) {
-        PULL = 1;
-        PUSH = 2;
-        DELIVER = 4;
+        DELIVER = 1;
+        PULL = 2;
+        PUSH = 4;
         /// A deferred delivery is scheduled with the loop.
         DEFERRED = 8;
+        /// What the pump takes.
+        WORK = 7;
+    }
+}
+
+impl Steps {
+    /// The first step that the pump is to take.
+    #[inline]
+    pub(crate) fn first_work(self) -> Option<Self> {
+        let work = self.0 & Self::WORK.0;
+        (work != 0).then(|| Self(work & work.wrapping_neg()))
     }
 }
 
@@ -199,6 +210,8 @@ pub(crate) struct Node {
     pub(crate) above: Index,
     pub(crate) generation: u32,
     pub(crate) pending: Pending,
+    /// What of `pending` the handler has callbacks for.
+    pub(crate) heard: Pending,
     pub(crate) flags: Flags,
     pub(crate) enabled: Directions,
     /// What was enabled when a layer was put on top.
@@ -230,6 +243,7 @@ impl Node {
             above: NONE,
             generation,
             pending: Pending::EMPTY,
+            heard: Pending::EMPTY,
             flags: Flags::EMPTY,
             enabled: Directions::WRITE,
             enabled_before: Directions::EMPTY,
@@ -268,6 +282,12 @@ impl Node {
         }
     }
 
+    /// Whether crossings of the write high mark are to be noticed.
+    #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.write_mark.high() != 0 || self.flags.contains(Flags::FULL)
+    }
+
     /// Whether this bufferevent takes bytes from below: for the user above it, or for itself.
     #[inline]
     pub(crate) fn takes(&self) -> bool {
@@ -301,23 +321,27 @@ impl Node {
     /// What the handler is to be told, of that which it has callbacks for.
     #[inline]
     pub(crate) fn deliverable(&self) -> Pending {
-        let mut heard = Pending::EMPTY;
-        if self.interest.contains(Interest::READ) {
-            heard.insert(Pending::READS);
+        self.pending.and(self.heard)
+    }
+
+    /// Notes which callbacks the handler has.
+    pub(crate) fn set_interest(&mut self, interest: Interest) {
+        self.interest = interest;
+        self.heard = Pending::EMPTY;
+        for (callback, what) in [
+            (Interest::READ, Pending::READS),
+            (Interest::WRITE, Pending::WRITES),
+            (Interest::EVENT, Pending::EVENTS),
+            (Interest::PRESSURE, Pending::PRESSURE),
+        ] {
+            if interest.contains(callback) {
+                self.heard.insert(what);
+            }
         }
-        if self.interest.contains(Interest::WRITE) {
-            heard.insert(Pending::WRITES);
-        }
-        if self.interest.contains(Interest::EVENT) {
-            heard.insert(Pending::EVENTS);
-        }
-        if self.interest.contains(Interest::PRESSURE) {
-            heard.insert(Pending::PRESSURE);
-        }
-        self.pending.and(heard)
     }
 
     /// Whether the read callback is due.
+    #[inline]
     pub(crate) fn read_due(&self) -> bool {
         self.flags.contains(Flags::FRESH)
             && !self.input.is_empty()

@@ -97,18 +97,22 @@ pub(crate) fn run(domain: &Domain, change: impl FnOnce(&mut Core)) {
 #[inline]
 pub(crate) fn run_ready(domain: &Domain, index: Index, generation: u32, ready: Ready) {
     let Some(active) = Active::begin() else { return };
+    let lock = domain.lock();
+    // What a layer has to know beyond "try it" is rare.
+    if !ready.without(Ready::READABLE | Ready::WRITABLE).is_empty()
+        && let Some(mut layer) = take_layer(&lock, index, generation)
     {
-        let cell = domain.lock();
-        if let Some(mut layer) = take_layer(&cell, index, generation) {
-            layer.ready(ready);
-            put_back(&cell, index, generation, layer);
-            let mut core = cell.borrow_mut();
-            if core.find(index, generation).is_some() {
-                core.became_ready(index, directions(ready));
-            }
+        layer.ready(ready);
+        put_back(&lock, index, generation, layer);
+    }
+    {
+        let mut core = lock.borrow_mut();
+        if core.find(index, generation).is_some() {
+            core.became_ready(index, directions(ready));
         }
     }
-    run_domain(domain);
+    run_steps(&lock);
+    drop(lock);
     drain(&active);
 }
 
@@ -153,8 +157,12 @@ fn drain_listed(_: &Active) {
     }
 }
 
-/// Runs one domain until it has no work, or has had its share.
 fn run_domain(domain: &Domain) {
+    run_steps(&domain.lock());
+}
+
+/// Runs one domain until it has no work, or has had its share.
+fn run_steps(cell: &RefCell<Core>) {
     struct Running<'a>(&'a RefCell<Core>);
     impl Drop for Running<'_> {
         fn drop(&mut self) {
@@ -164,8 +172,6 @@ fn run_domain(domain: &Domain) {
         }
     }
 
-    let lock = domain.lock();
-    let cell: &RefCell<Core> = &lock;
     {
         let mut core = cell.borrow_mut();
         core.listed = false;
@@ -189,15 +195,22 @@ fn run_domain(domain: &Domain) {
             break true;
         }
     };
+    drop(running);
+    if more || cell.borrow().postponed_node != NONE {
+        go_on_later(cell);
+    }
+}
+
+/// Leaves the rest of a domain's work to the loop's next turn.
+#[cold]
+fn go_on_later(cell: &RefCell<Core>) {
     let again = {
         let mut core = cell.borrow_mut();
-        let postponed = core.requeue_postponed();
-        let again = (more || postponed) && !core.listed;
-        core.listed |= again;
+        core.requeue_postponed();
+        let again = !core.listed;
+        core.listed = true;
         if again { core.domain_arc() } else { None }
     };
-    drop(running);
-    drop(lock);
     if let Some(domain) = again {
         domain.schedule_run();
     }
@@ -263,14 +276,15 @@ fn panicked(
     life::free(cell, index, generation);
 }
 
-/// One pull of a node, in the given mode. Returns how many bytes came.
+/// One pull of a node, in the given mode.
 pub(crate) fn pull(cell: &RefCell<Core>, index: Index, mode: Mode) {
     let (mut layer, generation, connected) = {
         let mut core = cell.borrow_mut();
         let Some(node) = core.get_mut(index) else { return };
         let connected = node.flags.contains(Flags::BELOW_CONNECTED);
-        node.flags.remove(Flags::BELOW_CONNECTED);
-        if mode == Mode::Normal && !connected && !core.wants_pull(index) {
+        if connected {
+            node.flags.remove(Flags::BELOW_CONNECTED);
+        } else if mode == Mode::Normal && !core.wants_pull(index) {
             return;
         }
         let node = core.node(index);
@@ -281,35 +295,42 @@ pub(crate) fn pull(cell: &RefCell<Core>, index: Index, mode: Mode) {
     let step = guarded(cell, index, generation, "pull", || {
         if connected {
             layer.below_connected(&mut cx);
+            if !cell.borrow().wants_pull(index) {
+                return Step::Done;
+            }
         }
-        let wanted = mode != Mode::Normal || cell.borrow().wants_pull(index);
-        if wanted { layer.pull(&mut cx) } else { Step::Done }
+        layer.pull(&mut cx)
     });
     let moved = cx.moved();
-    put_back(cell, index, generation, layer);
 
-    let _trash;
     let mut core = cell.borrow_mut();
-    let Some(node) = core.find_mut(index, generation) else { return };
+    let Some(node) = core.find_mut(index, generation) else {
+        drop(core);
+        return put_back(cell, index, generation, layer);
+    };
+    node.layer = Some(layer);
     let transport = node.below == NONE;
-    if node.flags.contains(Flags::DISCARD) && !node.input.is_empty() {
-        _trash = std::mem::take(&mut node.input);
-        let count = _trash.len();
-        core.lost_input(index, count);
-    }
-    if transport {
-        core.spent_reading += moved;
-    }
+    let discards = node.flags.contains(Flags::DISCARD);
     match step {
+        Some(Step::Blocked) => node.flags.insert(Flags::DRY),
         Some(Step::Again) if moved > 0 => {
-            let spent = transport && core.spent_reading >= core.node(index).max_single_read();
-            if spent && core.wants_pull(index) && core.postpone(index, Steps::PULL) {
-                return;
+            if transport {
+                core.spent_reading += moved;
+                if core.spent_reading >= core.node(index).max_single_read()
+                    && core.wants_pull(index)
+                    && core.postpone(index, Steps::PULL)
+                {
+                    return;
+                }
             }
             core.queue_pull(index);
         }
-        Some(Step::Blocked) => core.node(index).flags.insert(Flags::DRY),
         Some(Step::Again | Step::Done) | None => {}
+    }
+    if discards {
+        let trash = std::mem::take(&mut core.node(index).input);
+        core.lost_input(index, trash.len());
+        drop(core);
     }
 }
 
@@ -317,8 +338,8 @@ pub(crate) fn pull(cell: &RefCell<Core>, index: Index, mode: Mode) {
 pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
     let (mut layer, generation, mode) = {
         let mut core = cell.borrow_mut();
-        let connecting = core.get(index).is_some_and(|node| node.link == Link::Connecting);
-        if !connecting && !core.wants_push(index) {
+        let Some(node) = core.get(index) else { return };
+        if node.link != Link::Connecting && !core.wants_push(index) {
             return;
         }
         let node = core.node(index);
@@ -335,27 +356,32 @@ pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
     let mut cx = Context::new(cell, index, generation, mode);
     let step = guarded(cell, index, generation, "push", || layer.push(&mut cx));
     let moved = cx.moved();
-    put_back(cell, index, generation, layer);
 
     let mut core = cell.borrow_mut();
-    let Some(node) = core.find_mut(index, generation) else { return };
+    let Some(node) = core.find_mut(index, generation) else {
+        drop(core);
+        return put_back(cell, index, generation, layer);
+    };
+    node.layer = Some(layer);
     let transport = node.below == NONE;
-    if node.flags.contains(Flags::OWES_FLUSH) && node.output.is_empty() {
-        core.flush_passed(index);
-    }
-    if transport {
-        core.spent_writing += moved;
-    }
     match step {
+        Some(Step::Blocked) => node.flags.insert(Flags::BLOCKED),
         Some(Step::Again) if moved > 0 => {
-            let spent = transport && core.spent_writing >= core.node(index).max_single_write();
-            if spent && core.wants_push(index) && core.postpone(index, Steps::PUSH) {
-                return;
+            if transport {
+                core.spent_writing += moved;
+                if core.spent_writing >= core.node(index).max_single_write()
+                    && core.wants_push(index)
+                    && core.postpone(index, Steps::PUSH)
+                {
+                    return;
+                }
             }
             core.queue_push(index);
         }
-        Some(Step::Blocked) => core.node(index).flags.insert(Flags::BLOCKED),
         Some(Step::Again | Step::Done) | None => {}
+    }
+    if core.node(index).flags.contains(Flags::OWES_FLUSH) && core.node(index).output.is_empty() {
+        core.flush_passed(index);
     }
 }
 
@@ -370,8 +396,8 @@ impl Core {
         true
     }
 
-    /// Queues what was kept for the next turn. Returns whether there was anything.
-    fn requeue_postponed(&mut self) -> bool {
+    /// Queues what was kept for the next turn.
+    fn requeue_postponed(&mut self) {
         let index = std::mem::replace(&mut self.postponed_node, NONE);
         let steps = std::mem::replace(&mut self.postponed, Steps::EMPTY);
         if steps.contains(Steps::PULL) {
@@ -380,7 +406,6 @@ impl Core {
         if steps.contains(Steps::PUSH) {
             self.queue_push(index);
         }
-        !steps.is_empty()
     }
 
     /// A flush has passed this node, whose output is empty: the one below owes it now.

@@ -27,7 +27,7 @@ impl Core {
     #[inline]
     pub(crate) fn wants_pull(&self, index: Index) -> bool {
         let Some(node) = self.get(index) else { return false };
-        if node.read_end != End::Open || node.flags.contains(Flags::DRY) {
+        if node.flags.contains(Flags::DRY) || node.read_end != End::Open {
             return false;
         }
         match self.get(node.above) {
@@ -106,8 +106,14 @@ impl Core {
     #[inline]
     pub(crate) fn tell_read(&mut self, index: Index) {
         let node = self.node(index);
-        if node.interest.contains(Interest::READ) && node.read_due() && !node.covered() {
-            self.tell(index, Pending::READ);
+        if !node.heard.contains(Pending::READ) || !node.read_due() || node.covered() {
+            return;
+        }
+        node.pending.insert(Pending::READ);
+        if node.options.contains(Options::DEFER_CALLBACKS) {
+            self.queue_deferred(index);
+        } else {
+            self.queue(index, Steps::DELIVER);
         }
     }
 
@@ -120,10 +126,10 @@ impl Core {
         let node = self.node(index);
         node.bytes_read += count as u64;
         node.flags.insert(Flags::FRESH);
-        let above = node.above;
         if node.extras.is_some() {
             self.timer_progress(index, Direction::Read);
         }
+        let above = self.node(index).above;
         if above == NONE {
             self.tell_read(index);
         } else {
@@ -138,19 +144,19 @@ impl Core {
             return;
         }
         let node = self.node(index);
-        let crossed = node.input.len() < node.read_limit()
-            && node.input.len() + count >= node.read_limit();
-        let below = node.below;
-        if crossed && node.extras.is_some() {
-            self.timer_started(index, Direction::Read);
+        if node.extras.is_some() {
+            let limit = node.read_limit();
+            let length = node.input.len();
+            if length < limit && length + count >= limit {
+                self.timer_started(index, Direction::Read);
+            }
         }
+        let node = self.node(index);
+        let (below, above) = (node.below, node.above);
+        let ended = node.read_end != End::Open && node.input.is_empty();
         self.queue_pull(index);
         self.queue_pull(below);
-        let (end, empty, above) = {
-            let node = self.node(index);
-            (node.read_end, node.input.is_empty(), node.above)
-        };
-        if empty && end != End::Open && above != NONE {
+        if ended {
             self.queue_pull(above);
         }
     }
@@ -162,11 +168,13 @@ impl Core {
             return;
         }
         let node = self.node(index);
-        let first = node.output.len() == count;
-        if first && node.extras.is_some() {
+        let watched = node.is_watched();
+        if node.extras.is_some() && node.output.len() == count {
             self.timer_started(index, Direction::Write);
         }
-        self.check_pressure(index);
+        if watched {
+            self.check_pressure(index);
+        }
         self.queue_push(index);
     }
 
@@ -180,16 +188,19 @@ impl Core {
         node.bytes_written += count as u64;
         let above = node.above;
         let empty = node.output.is_empty();
-        let low = node.output.len() <= node.write_mark.low();
         let wanted = node.write_end == End::Wanted;
-        let interested = node.interest.contains(Interest::WRITE);
+        let tells = node.heard.contains(Pending::WRITE)
+            && node.output.len() <= node.write_mark.low();
+        let watched = node.is_watched();
         if node.extras.is_some() {
             self.timer_progress(index, Direction::Write);
         }
-        self.check_pressure(index);
+        if watched {
+            self.check_pressure(index);
+        }
         if above != NONE {
             self.queue_push(above);
-        } else if low && interested {
+        } else if tells {
             self.tell(index, Pending::WRITE);
         }
         if empty {
@@ -203,9 +214,6 @@ impl Core {
     /// The output crossed its high mark, in one way or the other: tells, once per crossing.
     pub(crate) fn check_pressure(&mut self, index: Index) {
         let node = self.node(index);
-        if node.write_mark.high() == 0 && !node.flags.contains(Flags::FULL) {
-            return;
-        }
         let full = node.output.len() >= node.write_mark.limit();
         if full == node.flags.contains(Flags::FULL) {
             return;
@@ -256,20 +264,20 @@ impl Core {
     #[inline]
     pub(crate) fn became_ready(&mut self, index: Index, directions: Directions) {
         let node = self.node(index);
-        if directions.contains(Directions::READ) {
-            node.flags.remove(Flags::DRY);
-        }
-        if directions.contains(Directions::WRITE) {
-            node.flags.remove(Flags::BLOCKED);
-        }
         if node.link == Link::Connecting {
+            node.flags.remove(Flags::DRY.union(Flags::BLOCKED));
             self.queue(index, Steps::PUSH);
             return;
         }
+        let blocked = node.flags.contains(Flags::BLOCKED);
         if directions.contains(Directions::READ) {
-            self.queue_pull(index);
+            node.flags.remove(Flags::DRY);
+            // The step itself looks whether it is wanted.
+            self.queue(index, Steps::PULL);
         }
-        if directions.contains(Directions::WRITE) {
+        // Not blocked: then whatever there is to send has its step already.
+        if directions.contains(Directions::WRITE) && blocked {
+            self.node(index).flags.remove(Flags::BLOCKED);
             self.queue_push(index);
         }
     }
