@@ -50,8 +50,9 @@
 //!
 //! - **An error changes nothing.** Every refused operation leaves all buffers as they were.
 //! - **Memory for segments may lack.** Storage is asked for with `try_reserve`; the answer is
-//!   [`ErrorKind::OutOfMemory`]. Only small bookkeeping of a fixed size (the pointer's target, the
-//!   reference count of shared storage, a search across segments) aborts like all of Rust does.
+//!   [`ErrorKind::OutOfMemory`]. Only small bookkeeping (the target of that pointer, the reference
+//!   count of shared storage, callbacks, the queue of [`drain_into`](EvBuffer::drain_into)'s trash)
+//!   aborts, as allocations in Rust do.
 //! - **Foreign code runs when the buffer is consistent.** Change callbacks, and the `Drop` of what
 //!   [`Bytes::from_owner`](bytes::Bytes::from_owner) owns, run after the operation. Who holds a lock
 //!   meanwhile takes the drops along with [`drain_into`](EvBuffer::drain_into) and lets go later.
@@ -94,3 +95,8 @@ pub use read::Segments;
 pub use reserve::Reservation;
 pub use search::Position;
 pub use transfer::COALESCE_MAX;
+
+/// The example of the README is one of the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
