@@ -25,16 +25,16 @@ const NEVER_TOO_LONG: usize = 1 << 20;
 static BLK: [u8; 1 << 20] = [b'x'; 1 << 20];
 
 fn main() {
-    let mut groups: Vec<(&str, Group)> = vec![
+    let groups: &[(&str, Group)] = &[
         ("add", add),
         ("move", moves),
         ("lines", lines),
         ("search", search),
         ("pullup", pull_up),
         ("ref", reference),
+        #[cfg(unix)]
+        ("io", socket),
     ];
-    #[cfg(unix)]
-    groups.push(("io", socket));
     let wanted: Vec<String> = std::env::args()
         .skip(1)
         .filter(|arg| !arg.starts_with('-'))
