@@ -26,7 +26,7 @@ use crate::event::EventFlags;
 use crate::handler::{Handler, Interest};
 use crate::life;
 use crate::local::Local;
-use crate::node::{End, Flags, Index, Link, Node, Pending, Slot};
+use crate::node::{End, Flags, Handling, Index, Link, Node, Pending};
 use crate::options::{Options, TriggerOptions};
 use crate::pump::{self, Listed};
 use crate::watermark::Watermark;
@@ -308,25 +308,7 @@ impl Bev {
         self.own("set_handler", |core, index| {
             let node = core.node(index);
             node.set_interest(interest);
-            let new = handler.take();
-            let old = match std::mem::replace(&mut node.slot, Slot::Empty) {
-                Slot::Empty => {
-                    node.slot = new.map_or(Slot::Empty, Slot::Idle);
-                    None
-                }
-                Slot::Idle(old) => {
-                    node.slot = new.map_or(Slot::Empty, Slot::Idle);
-                    Some(old)
-                }
-                Slot::Running => {
-                    node.slot = Slot::Replaced(new);
-                    None
-                }
-                Slot::Replaced(old) => {
-                    node.slot = Slot::Replaced(new);
-                    old
-                }
-            };
+            let old = node.replace_handler(handler.take());
             core.tell_read(index);
             core.queue_deliver(index);
             Ok(old)
@@ -349,14 +331,11 @@ impl Bev {
     pub fn with_handler<H: Handler, R>(&self, look: impl FnOnce(&mut H) -> R) -> Result<R, Error> {
         let mut handler = self.own("with_handler", |core, index| {
             let node = core.node(index);
-            match std::mem::replace(&mut node.slot, Slot::Running) {
-                Slot::Idle(handler) => Ok(handler),
-                other => {
-                    let kind = if matches!(other, Slot::Empty) { Kind::Misuse } else { Kind::Busy };
-                    node.slot = other;
-                    Err(Error::new(kind, node.name(), "with_handler"))
-                }
-            }
+            node.take_handler().ok_or_else(|| {
+                let runs = node.handling != Handling::Idle;
+                let kind = if runs { Kind::Busy } else { Kind::Misuse };
+                Error::new(kind, node.name(), "with_handler")
+            })
         })?;
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let any: &mut dyn Any = &mut *handler;
@@ -373,11 +352,7 @@ impl Bev {
         let mut handler = Some(handler);
         // Freed meanwhile: the handler is dropped here, outside.
         let _ = self.on("with_handler", |core, index| {
-            let node = core.node(index);
-            match std::mem::replace(&mut node.slot, Slot::Empty) {
-                Slot::Replaced(new) => node.slot = new.map_or(Slot::Empty, Slot::Idle),
-                _ => node.slot = handler.take().map_or(Slot::Empty, Slot::Idle),
-            }
+            handler = core.node(index).return_handler(handler.take());
             core.queue_deliver(index);
             Ok(())
         });
@@ -664,7 +639,7 @@ impl Bev {
     #[doc(alias = "bufferevent_set_max_single_read")]
     pub fn set_max_single_read(&self, bytes: usize) -> Result<(), Error> {
         self.on("set_max_single_read", |core, index| {
-            core.node(index).extras().max_single_read = bytes;
+            core.node(index).extras().max_single_read = bytes.min(u32::MAX as usize);
             Ok(())
         })
     }
@@ -676,7 +651,7 @@ impl Bev {
     #[doc(alias = "bufferevent_set_max_single_write")]
     pub fn set_max_single_write(&self, bytes: usize) -> Result<(), Error> {
         self.on("set_max_single_write", |core, index| {
-            core.node(index).extras().max_single_write = bytes;
+            core.node(index).extras().max_single_write = bytes.min(u32::MAX as usize);
             Ok(())
         })
     }

@@ -45,6 +45,11 @@ pub struct Context<'a> {
     generation: u32,
     mode: Mode,
     moved: Cell<usize>,
+    /// What the pump knew when the call began, so that the type need not look again: bytes that fit in,
+    /// or may go out, in this step.
+    share: Option<usize>,
+    /// Whether this call may find an end wanted, or a connection under way: if not, nobody need look.
+    unsettled: bool,
 }
 
 /// One of a node's buffers.
@@ -129,7 +134,19 @@ impl Drop for Lent<'_> {
 
 impl<'a> Context<'a> {
     pub(crate) fn new(cell: &'a RefCell<Core>, index: Index, generation: u32, mode: Mode) -> Self {
-        Self { cell, index, generation, mode, moved: Cell::new(0) }
+        Self { cell, index, generation, mode, moved: Cell::new(0), share: None, unsettled: true }
+    }
+
+    /// A context for a step of a transport, which may move `share` bytes.
+    pub(crate) fn with_share(mut self, share: Option<usize>) -> Self {
+        self.share = share;
+        self
+    }
+
+    /// A context for a step of a bufferevent that is connected and whose output nobody has ended.
+    pub(crate) fn settled(mut self, settled: bool) -> Self {
+        self.unsettled = !settled;
+        self
     }
 
     /// Bytes that this call has moved so far.
@@ -166,19 +183,25 @@ impl<'a> Context<'a> {
     /// Whether the output is to end behind its last byte.
     #[must_use]
     pub fn finishing(&self) -> bool {
-        self.read(|node| node.write_end == End::Wanted && node.output.is_empty()).unwrap_or(false)
+        self.unsettled
+            && self
+                .read(|node| node.write_end == End::Wanted && node.output.is_empty())
+                .unwrap_or(false)
     }
 
     /// Whether the connection was asked for and does not stand yet.
     #[must_use]
     pub fn connecting(&self) -> bool {
-        self.read(|node| node.link == Link::Connecting).unwrap_or(false)
+        self.unsettled && self.read(|node| node.link == Link::Connecting).unwrap_or(false)
     }
 
     /// How many bytes the own input may take now: up to the high mark and, for a transport, up to what is left of
     /// this turn's share. A flush reads past the mark.
     #[must_use]
     pub fn room(&self) -> usize {
+        if let Some(share) = self.share {
+            return share.saturating_sub(self.moved.get());
+        }
         let core = self.cell.borrow();
         let Some(node) = core.find(self.index, self.generation) else { return 0 };
         let marked = match self.mode {
@@ -186,7 +209,7 @@ impl<'a> Context<'a> {
             Mode::Flush | Mode::Finished => usize::MAX,
         };
         let share = if node.below == NONE {
-            node.max_single_read().saturating_sub(core.spent_reading).max(1)
+            node.max_single_read().saturating_sub(core.spent_reading as usize).max(1)
         } else {
             usize::MAX
         };
@@ -196,9 +219,12 @@ impl<'a> Context<'a> {
     /// How many bytes may be sent in this step: what is left of this turn's share.
     #[must_use]
     pub fn share(&self) -> usize {
+        if let Some(share) = self.share {
+            return share.saturating_sub(self.moved.get());
+        }
         let core = self.cell.borrow();
         let Some(node) = core.find(self.index, self.generation) else { return 0 };
-        node.max_single_write().saturating_sub(core.spent_writing).max(1)
+        node.max_single_write().saturating_sub(core.spent_writing as usize).max(1)
     }
 
     /// Adds a copy of `bytes` to the own input: what a transport has read.

@@ -24,9 +24,9 @@ pub(crate) struct Core {
     /// What ran out of budget: steps of one node that wait for the next turn.
     pub(crate) postponed_node: Index,
     /// Bytes the transport has read in this run of the pump.
-    pub(crate) spent_reading: usize,
+    pub(crate) spent_reading: u32,
     /// Bytes the transport has written in this run of the pump.
-    pub(crate) spent_writing: usize,
+    pub(crate) spent_writing: u32,
     pub(crate) postponed: Steps,
     /// The domain is on a ready list or scheduled with its loop.
     pub(crate) listed: bool,

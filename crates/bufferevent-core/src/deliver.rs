@@ -17,7 +17,7 @@ use crate::core::Core;
 use crate::direction::{Direction, Directions};
 use crate::event::{Deadline, Event};
 use crate::handler::{Handler, Pressure};
-use crate::node::{End, Flags, Index, NONE, Node, Pending, Slot, Steps};
+use crate::node::{End, Flags, Index, NONE, Node, Pending, Steps};
 use crate::options::Mode;
 use crate::pump;
 
@@ -43,20 +43,10 @@ pub(crate) fn deliver(cell: &RefCell<Core>, index: Index) {
             return push_before_end(cell, index);
         }
         let node = core.node(index);
-        match std::mem::replace(&mut node.slot, Slot::Running) {
-            Slot::Idle(handler) => match node.me.take() {
-                Some(me) => (handler, me, node.generation),
-                None => {
-                    node.slot = Slot::Idle(handler);
-                    return;
-                }
-            },
-            // Running already, further up this stack: the bits stay and are told after it.
-            other => {
-                node.slot = other;
-                return;
-            }
-        }
+        // Running already, further up this stack: the bits stay and are told after it.
+        let Some(handler) = node.take_handler() else { return };
+        let me = node.me.take().expect("the own handle is out only while the handler is");
+        (handler, me, node.generation)
     };
     let done = pump::guarded(cell, index, generation, "handler", || {
         round(cell, index, generation, &mut *handler, &me);
@@ -179,16 +169,7 @@ fn finish(
         None => (handler, Some(me)),
         Some(node) => {
             node.me = Some(me);
-            let old = match std::mem::replace(&mut node.slot, Slot::Empty) {
-                Slot::Replaced(new) => {
-                    node.slot = new.map_or(Slot::Empty, Slot::Idle);
-                    handler
-                }
-                Slot::Empty | Slot::Idle(_) | Slot::Running => {
-                    node.slot = handler.map_or(Slot::Empty, Slot::Idle);
-                    None
-                }
-            };
+            let old = node.return_handler(handler);
             let node = core.node(index);
             if node.flags.intersects(Flags::FRESH) {
                 core.tell_read(index);

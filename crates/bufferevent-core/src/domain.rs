@@ -27,8 +27,8 @@ pub(crate) struct Domain {
     cell: ReentrantMutex<RefCell<Core>>,
     /// Outside the lock: a dropped handle must be able to post without taking it.
     pub(crate) host: Arc<dyn Host>,
-    thread: ThreadNumber,
-    threadsafe: bool,
+    /// The loop's thread, if no other may enter; `None` with THREADSAFE.
+    confined_to: Option<ThreadNumber>,
 }
 
 /// What the loop is to do when it calls a domain back.
@@ -87,26 +87,25 @@ impl Key {
 
 impl Domain {
     pub(crate) fn new(host: Arc<dyn Host>, threadsafe: bool) -> Arc<Self> {
-        let thread = host.thread();
+        let confined_to = (!threadsafe).then(|| host.thread());
         Arc::new_cyclic(|me| Self {
             cell: ReentrantMutex::new(RefCell::new(Core::new(me.clone()))),
             host,
-            thread,
-            threadsafe,
+            confined_to,
         })
     }
 
     pub(crate) fn on_loop_thread(&self) -> bool {
-        thread_number() == self.thread
+        thread_number() == self.confined_to.unwrap_or_else(|| self.host.thread())
     }
 
     #[inline]
     pub(crate) fn may_enter(&self) -> bool {
-        self.threadsafe || self.on_loop_thread()
+        self.confined_to.is_none_or(|thread| thread == thread_number())
     }
 
     pub(crate) fn threadsafe(&self) -> bool {
-        self.threadsafe
+        self.confined_to.is_none()
     }
 
     /// Takes the lock, whoever calls: for those who have checked the thread, and for reaping what a closed loop left.

@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use crate::context::Context;
 use crate::core::Core;
 use crate::direction::Directions;
-use crate::node::{End, Flags, Index, Link, NONE, Node, Slot};
+use crate::node::{End, Flags, Handling, Index, Link, NONE, Node};
 use crate::options::{Mode, Options};
 use crate::pump;
 
@@ -125,7 +125,7 @@ fn is_over(cell: &RefCell<Core>, index: Index) -> bool {
         if flags.contains(Flags::FREE_NOW) {
             return true;
         }
-        if core.node(index).covered() || matches!(core.node(index).slot, Slot::Running | Slot::Replaced(_)) {
+        if core.node(index).covered() || core.node(index).handling != Handling::Idle {
             return false;
         }
         if flags.contains(Flags::FREE_WHEN_WRITTEN) && core.all_sent(index) {

@@ -165,16 +165,15 @@ set! {
     }
 }
 
-/// The handler's place.
-pub(crate) enum Slot {
-    /// Nobody to tell.
-    Empty,
-    /// Waiting for something to tell.
-    Idle(Box<dyn Handler + Send>),
+/// Where the handler is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Handling {
+    /// In its place, if there is one.
+    Idle,
     /// Taken out, running.
     Running,
-    /// Taken out and running, and to be replaced by this when it comes back.
-    Replaced(Option<Box<dyn Handler + Send>>),
+    /// Taken out and running; what is in its place now, or nothing, is its replacement.
+    Replaced,
 }
 
 /// What most bufferevents never need.
@@ -200,7 +199,7 @@ pub(crate) struct Node {
     pub(crate) read_mark: Watermark,
     pub(crate) write_mark: Watermark,
     pub(crate) layer: Option<Box<dyn Bufferevent>>,
-    pub(crate) slot: Slot,
+    pub(crate) handler: Option<Box<dyn Handler + Send>>,
     /// The node's own handle. Taken out during a delivery.
     pub(crate) me: Option<Bev>,
     pub(crate) extras: Option<Box<Extras>>,
@@ -221,6 +220,7 @@ pub(crate) struct Node {
     pub(crate) queued: Steps,
     pub(crate) interest: Interest,
     pub(crate) options: Options,
+    pub(crate) handling: Handling,
     pub(crate) link: Link,
     pub(crate) read_end: End,
     pub(crate) write_end: End,
@@ -234,7 +234,7 @@ impl Node {
             read_mark: Watermark::default(),
             write_mark: Watermark::default(),
             layer: Some(layer),
-            slot: Slot::Empty,
+            handler: None,
             me: None,
             extras: None,
             bytes_read: 0,
@@ -252,6 +252,7 @@ impl Node {
             queued: Steps::EMPTY,
             interest: Interest::EMPTY,
             options,
+            handling: Handling::Idle,
             link: Link::Open,
             read_end: End::Open,
             write_end: End::Open,
@@ -265,6 +266,44 @@ impl Node {
     #[inline]
     pub(crate) fn covered(&self) -> bool {
         self.above != NONE
+    }
+
+    /// Takes the handler out to run it; `None` if there is none, or it runs.
+    #[inline]
+    pub(crate) fn take_handler(&mut self) -> Option<Box<dyn Handler + Send>> {
+        match self.handling {
+            Handling::Idle => {
+                let handler = self.handler.take()?;
+                self.handling = Handling::Running;
+                Some(handler)
+            }
+            Handling::Running | Handling::Replaced => None,
+        }
+    }
+
+    /// Puts the handler back after it ran. Returns it if it was replaced meanwhile, for the caller to drop.
+    #[inline]
+    pub(crate) fn return_handler(
+        &mut self,
+        handler: Option<Box<dyn Handler + Send>>,
+    ) -> Option<Box<dyn Handler + Send>> {
+        match std::mem::replace(&mut self.handling, Handling::Idle) {
+            Handling::Replaced => handler,
+            Handling::Idle | Handling::Running => {
+                std::mem::replace(&mut self.handler, handler)
+            }
+        }
+    }
+
+    /// Puts another handler in. Returns the one that was there and is not running.
+    pub(crate) fn replace_handler(
+        &mut self,
+        handler: Option<Box<dyn Handler + Send>>,
+    ) -> Option<Box<dyn Handler + Send>> {
+        if self.handling == Handling::Running {
+            self.handling = Handling::Replaced;
+        }
+        std::mem::replace(&mut self.handler, handler)
     }
 
     /// The name of the type, for errors. While the layer is out its name is not known.

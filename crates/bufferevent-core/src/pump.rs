@@ -278,7 +278,7 @@ fn panicked(
 
 /// One pull of a node, in the given mode.
 pub(crate) fn pull(cell: &RefCell<Core>, index: Index, mode: Mode) {
-    let (mut layer, generation, connected) = {
+    let (mut layer, generation, connected, share) = {
         let mut core = cell.borrow_mut();
         let Some(node) = core.get_mut(index) else { return };
         let connected = node.flags.contains(Flags::BELOW_CONNECTED);
@@ -287,11 +287,16 @@ pub(crate) fn pull(cell: &RefCell<Core>, index: Index, mode: Mode) {
         } else if mode == Mode::Normal && !core.wants_pull(index) {
             return;
         }
+        let spent = core.spent_reading as usize;
         let node = core.node(index);
         let Some(layer) = node.layer.take() else { return };
-        (layer, node.generation, connected)
+        let share = (node.below == NONE && mode == Mode::Normal).then(|| {
+            let room = node.read_limit().saturating_sub(node.input.len());
+            room.min(node.max_single_read().saturating_sub(spent).max(1))
+        });
+        (layer, node.generation, connected, share)
     };
-    let mut cx = Context::new(cell, index, generation, mode);
+    let mut cx = Context::new(cell, index, generation, mode).with_share(share);
     let step = guarded(cell, index, generation, "pull", || {
         if connected {
             layer.below_connected(&mut cx);
@@ -315,8 +320,8 @@ pub(crate) fn pull(cell: &RefCell<Core>, index: Index, mode: Mode) {
         Some(Step::Blocked) => node.flags.insert(Flags::DRY),
         Some(Step::Again) if moved > 0 => {
             if transport {
-                core.spent_reading += moved;
-                if core.spent_reading >= core.node(index).max_single_read()
+                core.spent_reading = core.spent_reading.saturating_add(clipped(moved));
+                if core.spent_reading as usize >= core.node(index).max_single_read()
                     && core.wants_pull(index)
                     && core.postpone(index, Steps::PULL)
                 {
@@ -334,16 +339,24 @@ pub(crate) fn pull(cell: &RefCell<Core>, index: Index, mode: Mode) {
     }
 }
 
+/// A count of bytes within a turn's share, which is far below 4 GiB.
+fn clipped(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
 /// One push of a node, in the given mode.
 pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
-    let (mut layer, generation, mode) = {
+    let (mut layer, generation, mode, share, settled) = {
         let mut core = cell.borrow_mut();
         let Some(node) = core.get(index) else { return };
         if node.link != Link::Connecting && !core.wants_push(index) {
             return;
         }
+        let spent = core.spent_writing as usize;
         let node = core.node(index);
         let Some(layer) = node.layer.take() else { return };
+        let share = (node.below == NONE)
+            .then(|| node.max_single_write().saturating_sub(spent).max(1));
         let mode = if node.write_end == End::Wanted {
             Mode::Finished
         } else if node.flags.contains(Flags::OWES_FLUSH) {
@@ -351,9 +364,11 @@ pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
         } else {
             mode
         };
-        (layer, node.generation, mode)
+        let settled = node.link == Link::Open && node.write_end == End::Open;
+        (layer, node.generation, mode, share, settled)
     };
-    let mut cx = Context::new(cell, index, generation, mode);
+    let mut cx =
+        Context::new(cell, index, generation, mode).with_share(share).settled(settled);
     let step = guarded(cell, index, generation, "push", || layer.push(&mut cx));
     let moved = cx.moved();
 
@@ -368,8 +383,8 @@ pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
         Some(Step::Blocked) => node.flags.insert(Flags::BLOCKED),
         Some(Step::Again) if moved > 0 => {
             if transport {
-                core.spent_writing += moved;
-                if core.spent_writing >= core.node(index).max_single_write()
+                core.spent_writing = core.spent_writing.saturating_add(clipped(moved));
+                if core.spent_writing as usize >= core.node(index).max_single_write()
                     && core.wants_push(index)
                     && core.postpone(index, Steps::PUSH)
                 {

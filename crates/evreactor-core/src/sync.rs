@@ -14,6 +14,7 @@ pub use std::sync::{Arc, Weak, atomic};
 pub use std::thread;
 
 use std::cell::Cell;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -24,16 +25,19 @@ thread_local! {
 
 /// Identifies a thread for as long as the process lives.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
-pub struct ThreadNumber(u64);
+pub struct ThreadNumber(NonZeroU64);
 
 /// The number of the calling thread.
 #[inline]
 #[must_use]
 pub fn thread_number() -> ThreadNumber {
     NUMBER.with(|number| {
-        if number.get() == 0 {
-            number.set(NEXT.fetch_add(1, Ordering::Relaxed));
-        }
-        ThreadNumber(number.get())
+        let known = NonZeroU64::new(number.get());
+        ThreadNumber(known.unwrap_or_else(|| {
+            let next = NonZeroU64::new(NEXT.fetch_add(1, Ordering::Relaxed))
+                .expect("2^64 threads were never started");
+            number.set(next.get());
+            next
+        }))
     })
 }
