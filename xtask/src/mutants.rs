@@ -1,6 +1,6 @@
 //! `cargo xtask mutants`: applies each checked-in mutation to a copy of the tree; a check must turn red.
 //!
-//! `xtask/mutants/*.mutants` hold them, one file for each crate or theme:
+//! `xtask/mutants/THEME.mutants` hold them; an entry is called THEME/NAME:
 //!
 //! ```text
 //! == drain-keeps-length
@@ -24,6 +24,7 @@
 //! - A mutation counts as caught only if the checks pass without it, it compiles, and then a check
 //!   fails or does not end within [`PATIENCE`].
 //! - A mutation whose old text is not there exactly once is a failure: it has gone stale.
+//! - Every group of rows of the specification (the letter of their ids) has at least one mutation.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -34,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use crate::arguments::Arguments;
 use crate::failure::Failure;
+use crate::rows::{Book, Scope};
 use crate::workspace;
 
 /// How long one test program may run before a mutation counts as having hung it.
@@ -71,6 +73,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
     let named = arguments.positional();
     arguments.finish()?;
     let mut mutations = read_all(&workspace::root().join("xtask/mutants"))?;
+    let without = groups_without(&mutations);
     mutations.retain(|mutation| !quick || mutation.quick);
     mutations.retain(|mutation| {
         named
@@ -80,7 +83,32 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
     if mutations.is_empty() {
         return Err(Failure::new("mutants: none is selected"));
     }
-    try_all(&mutations)
+    try_all(&mutations)?;
+    if without.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "mutants: no mutation is about the rows {}",
+        without.iter().collect::<String>()
+    )))
+}
+
+/// The groups of rows in scope that no mutation names.
+fn groups_without(mutations: &[Mutation]) -> BTreeSet<char> {
+    let group = |id: &str| id.chars().next().expect("ids are not empty");
+    let named: BTreeSet<char> = mutations
+        .iter()
+        .flat_map(|mutation| mutation.rows.split(' '))
+        .map(group)
+        .collect();
+    let in_scope = Book::Spec
+        .rows()
+        .iter()
+        .filter(|row| row.scope == Scope::Now);
+    in_scope
+        .map(|row| group(row.id))
+        .filter(|group| !named.contains(group))
+        .collect()
 }
 
 /// The short form, for `cargo xtask ci`.
@@ -132,7 +160,7 @@ fn try_all(mutations: &[Mutation]) -> Result<(), Failure> {
         };
         wrong += usize::from(!told.starts_with("caught"));
         println!(
-            "{:<40} {:<12} {told} ({:.1} s)",
+            "{:<48} {:<8} {told} ({:.1} s)",
             mutation.name,
             mutation.rows,
             began.elapsed().as_secs_f32()
@@ -298,7 +326,9 @@ fn read_all(folder: &Path) -> Result<Vec<Mutation>, Failure> {
     let mut mutations: Vec<Mutation> = Vec::new();
     for path in paths {
         let text = fs::read_to_string(&path).map_err(Failure::during(path.display()))?;
-        for mutation in parse(&text).map_err(Failure::during(path.display()))? {
+        let theme = path.file_stem().unwrap_or_default().to_string_lossy();
+        for mut mutation in parse(&text).map_err(Failure::during(path.display()))? {
+            mutation.name = format!("{theme}/{}", mutation.name);
             if mutations.iter().any(|other| other.name == mutation.name) {
                 return Err(Failure::new(format!(
                     "{}: two mutants are {}",
@@ -363,9 +393,14 @@ fn parse_one<'a>(
     if old.is_empty() || old == new {
         return Err(refuse("changes nothing"));
     }
+    let rows: String = rows.ok_or_else(|| refuse("has no `rows:`"))?;
+    let exists = |id: &str| Book::Spec.row(id).is_some() || Book::Faults.row(id).is_some();
+    if let Some(unknown) = rows.split(' ').find(|id| !exists(id)) {
+        return Err(refuse(&format!("there is no row {unknown}")));
+    }
     Ok(Mutation {
         name: name.into(),
-        rows: rows.ok_or_else(|| refuse("has no `rows:`"))?,
+        rows,
         file: file.ok_or_else(|| refuse("has no `file:`"))?,
         test: test.ok_or_else(|| refuse("has no `test:`"))?,
         quick,
@@ -442,7 +477,21 @@ quick: yes
         ] {
             assert!(parse(&ENTRY.replace(part, "")).is_err(), "without `{part}`");
         }
+        assert!(
+            parse(&ENTRY.replace("B1 F5", "B1 B99")).is_err(),
+            "a row that no book has"
+        );
         assert!(parse("stray\n").is_err());
+    }
+
+    #[test]
+    fn a_group_of_rows_without_a_mutation_is_found() {
+        let without = groups_without(&parse(ENTRY).unwrap());
+        assert!(
+            without.contains(&'C') && without.contains(&'L') && !without.contains(&'B'),
+            "{without:?}"
+        );
+        assert!(!without.contains(&'R'), "rate limits are not in scope yet");
     }
 
     #[test]
