@@ -289,6 +289,12 @@ pub(crate) fn pull(cell: &RefCell<Core>, index: Index, mode: Mode) {
         }
         let spent = core.spent_reading as usize;
         let node = core.node(index);
+        // The turn's share is used up, and something asked again since: it is heard in the next turn.
+        let used_up = node.below == NONE && spent >= node.max_single_read();
+        if used_up && mode == Mode::Normal && !connected && core.postpone(index, Steps::PULL) {
+            return;
+        }
+        let node = core.node(index);
         let Some(layer) = node.layer.take() else { return };
         let share = (node.below == NONE && mode == Mode::Normal).then(|| {
             let room = node.read_limit().saturating_sub(node.input.len());
@@ -354,6 +360,11 @@ pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
         }
         let spent = core.spent_writing as usize;
         let node = core.node(index);
+        let used_up = node.below == NONE && spent >= node.max_single_write();
+        if used_up && mode == Mode::Normal && core.postpone(index, Steps::PUSH) {
+            return;
+        }
+        let node = core.node(index);
         let Some(layer) = node.layer.take() else { return };
         let share = (node.below == NONE)
             .then(|| node.max_single_write().saturating_sub(spent).max(1));
@@ -401,9 +412,10 @@ pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
 }
 
 impl Core {
-    /// Keeps a step for the next turn. `false` if another node's step is kept already: then it just goes on.
+    /// Keeps a step for the next turn. `false` if another node's step is kept already, or no run is under way at whose
+    /// end it would be queued: then it just goes on.
     fn postpone(&mut self, index: Index, step: Steps) -> bool {
-        if self.postponed_node != NONE && self.postponed_node != index {
+        if !self.running || (self.postponed_node != NONE && self.postponed_node != index) {
             return false;
         }
         self.postponed_node = index;
