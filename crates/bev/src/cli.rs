@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Cat(CatOptions),
     /// Sends back what comes in, or throws it away
     Echo(EchoOptions),
+    /// Pushes data through a relay to an echo service and back, all in this process, and checks every byte
+    Demo(DemoOptions),
 }
 
 /// `bev relay`.
@@ -122,6 +124,23 @@ pub(crate) struct EchoOptions {
     /// Throws away what comes in
     #[arg(long)]
     pub(crate) discard: bool,
+    /// Bytes that may wait per connection and direction
+    #[arg(long, value_name = "BYTES", default_value = BUFFER, value_parser = buffer)]
+    pub(crate) buffer: NonZeroUsize,
+}
+
+/// `bev demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoOptions {
+    /// Bytes to push there and back, over all connections
+    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = bytes)]
+    pub(crate) bytes: u64,
+    /// Connections to push them over
+    #[arg(long, value_name = "N", default_value = "4")]
+    pub(crate) connections: NonZeroUsize,
+    /// What the data is made from
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) seed: u64,
     /// Bytes that may wait per connection and direction
     #[arg(long, value_name = "BYTES", default_value = BUFFER, value_parser = buffer)]
     pub(crate) buffer: NonZeroUsize,

@@ -4,7 +4,7 @@
 //! - Nothing is done per message but the one move from input to output.
 //! - A client that never reads costs two buffers: at the output's high mark its input is not read any more.
 
-use bufferevent::{Bev, EventLoop, Handler, Interest, Listener, LoopHandle, Pressure, READ};
+use bufferevent::{Bev, Error, EventLoop, Handler, Interest, Listener, LoopHandle, Pressure, READ};
 
 use crate::address::{Endpoint, Written};
 use crate::cli::{Common, EchoOptions};
@@ -48,21 +48,17 @@ impl Handler for Sink {
     }
 }
 
-/// Starts the service on `events`.
+/// Starts the service on `events`: `serve` gives each connection its handler.
 pub(crate) fn listen(
     events: &LoopHandle,
     endpoint: &Endpoint,
-    options: &EchoOptions,
+    mark: usize,
+    mut serve: impl FnMut(&Bev) -> Result<(), Error> + Send + 'static,
 ) -> Result<Listener, Failure> {
-    let (discard, mark) = (options.discard, options.buffer.get());
     let accept = move |bev: Bev, _peer| {
         bev.set_read_watermark(0, mark)?;
-        if discard {
-            bev.set_handler(Sink)?;
-        } else {
-            bev.set_write_watermark(0, mark)?;
-            bev.set_handler(Echo)?;
-        }
+        bev.set_write_watermark(0, mark)?;
+        serve(&bev)?;
         bev.enable(READ)
     };
     Listener::builder(events)
@@ -85,7 +81,14 @@ pub(crate) fn run(
     common: &Common,
     options: &EchoOptions,
 ) -> Result<(), Failure> {
-    let listener = listen(events, &options.listen, options)?;
+    let discard = options.discard;
+    let listener = listen(events, &options.listen, options.buffer.get(), move |bev| {
+        if discard {
+            bev.set_handler(Sink)
+        } else {
+            bev.set_handler(Echo)
+        }
+    })?;
     let stop = LoopHandle::clone(events);
     let _signals = signals::on_termination(events, move || stop.exit())?;
     let address = listener

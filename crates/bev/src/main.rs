@@ -8,6 +8,8 @@
 mod address;
 mod cat;
 mod cli;
+mod data;
+mod demo;
 mod echo;
 mod exit;
 mod output;
@@ -46,6 +48,7 @@ fn run(cli: Option<Cli>) -> Result<(), Failure> {
     start_log(&common)?;
     let events = event_loop(&common)?;
     match &command {
+        Command::Demo(options) => demo::run(&events, &common, options),
         Command::Cat(options) => cat::run(&events, options),
         Command::Relay(options) => relay::run(&events, &common, options),
         Command::Echo(options) => echo::run(&events, &common, options),

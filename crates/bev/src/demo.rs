@@ -1,0 +1,449 @@
+//! `bev demo`: an echo service, a relay in front of it, and clients that push data through both and check what comes back.
+//!
+//! All of it is in one process, on one loop and one thread:
+//! ```text
+//! clients ==> relay ==> echo
+//!         <==       <==
+//! ```
+//!
+//! # Invariants
+//! - Every byte that comes back is compared with the stream that was sent, made again from its seed.
+//! - A stall is a failure, not a wait: see [`STALL`].
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bufferevent::evbuffer::EvBuffer;
+use bufferevent::{
+    Address, Bev, Builder, Calls, Event, EventLoop, Handler, Interest, LoopHandle, Pressure, READ,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use crate::address::Endpoint;
+use crate::cli::{Common, DemoOptions};
+use crate::data::Stream;
+use crate::echo::{self, Echo};
+use crate::exit::{Chain, Code, Failure};
+use crate::output;
+use crate::relay::{Limits, Relay};
+use crate::stats::{Bytes, Counter, per_second};
+
+/// A connection on which nothing moves for so long has lost its wake-up: nobody here waits for anything from outside.
+const STALL: Duration = Duration::from_secs(20);
+
+/// How often the progress is shown.
+const SHOW_EVERY: Duration = Duration::from_millis(100);
+
+/// What the clients share.
+struct Run {
+    events: LoopHandle,
+    /// Bytes that went out and that came back as they went.
+    sent: Counter,
+    checked: Counter,
+    callbacks: Counter,
+    /// Clients that are not done, and the first failure.
+    state: Mutex<(usize, Option<Failure>)>,
+}
+
+impl Run {
+    fn state(&self) -> MutexGuard<'_, (usize, Option<Failure>)> {
+        // Nothing that can panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn client_done(&self) {
+        let mut state = self.state();
+        state.0 -= 1;
+        if state.0 == 0 {
+            self.events.exit();
+        }
+    }
+
+    fn fail(&self, failure: Failure) {
+        self.state().1.get_or_insert(failure);
+        self.events.exit();
+    }
+}
+
+/// One client: the handler of its connection.
+struct Client {
+    number: usize,
+    run: Arc<Run>,
+    source: Stream,
+    to_send: u64,
+    check: Stream,
+    to_receive: u64,
+    received: EvBuffer,
+}
+
+impl Client {
+    /// Writes until the output is at its mark, and the end behind the last byte.
+    fn fill(&mut self, bev: &Bev) {
+        while self.to_send > 0 && bev.room() > 0 {
+            let chunk = self.source.chunk();
+            let count = chunk
+                .len()
+                .min(usize::try_from(self.to_send).unwrap_or(usize::MAX));
+            // A refusal means that the connection broke; the event callback hears of that.
+            if bev.write(&chunk[..count]).is_err() {
+                return;
+            }
+            self.source.advance(count);
+            self.to_send -= count as u64;
+            self.run.sent.add(count as u64);
+            if self.to_send == 0 {
+                let _ = bev.finish();
+            }
+        }
+    }
+
+    fn fail(&self, code: Code, why: &str) {
+        self.run.fail(Failure::new(
+            code,
+            format!("connection {}: {why}", self.number),
+        ));
+    }
+
+    /// Compares what came.
+    fn check(&mut self) {
+        let count = self.received.len() as u64;
+        let offset = self.run.checked.get();
+        if count > self.to_receive {
+            return self.fail(Code::Mismatch, "more came back than was sent");
+        }
+        for segment in self.received.segments() {
+            if self.check.take_equal(segment).is_err() {
+                let why = format!(
+                    "a byte came back changed, {} after the start",
+                    Bytes(offset)
+                );
+                return self.fail(Code::Mismatch, &why);
+            }
+        }
+        self.received.drain(usize::MAX);
+        self.to_receive -= count;
+        self.run.checked.add(count);
+    }
+}
+
+impl Handler for Client {
+    fn interest(&self) -> Interest {
+        Interest::READ | Interest::WRITE | Interest::EVENT
+    }
+
+    fn on_read(&mut self, bev: &Bev) {
+        self.run.callbacks.add(1);
+        if bev.read_buffer(&mut self.received).is_ok() {
+            self.check();
+        }
+    }
+
+    fn on_write(&mut self, bev: &Bev) {
+        self.run.callbacks.add(1);
+        self.fill(bev);
+    }
+
+    fn on_event(&mut self, bev: &Bev, event: &Event) {
+        self.run.callbacks.add(1);
+        match event {
+            Event::Connected => self.fill(bev),
+            Event::Eof if self.to_receive > 0 => {
+                let why = format!("ended with {} missing", Bytes(self.to_receive));
+                self.fail(Code::Mismatch, &why);
+            }
+            Event::Eof => {
+                self.run.client_done();
+                // Its end is out: what came back came behind it.
+                let _ = bev.free();
+            }
+            Event::Error { error, .. } => self.fail(Code::Runtime, &Chain(error).to_string()),
+            Event::Timeout(_) => self.fail(Code::Runtime, "nothing moves any more"),
+            _ => {}
+        }
+    }
+}
+
+/// A handler whose callbacks are counted.
+struct Counted<H> {
+    handler: H,
+    callbacks: Arc<Counter>,
+}
+
+impl<H: Handler> Handler for Counted<H> {
+    fn interest(&self) -> Interest {
+        self.handler.interest()
+    }
+
+    fn on_read(&mut self, bev: &Bev) {
+        self.callbacks.add(1);
+        self.handler.on_read(bev);
+    }
+
+    fn on_write(&mut self, bev: &Bev) {
+        self.callbacks.add(1);
+        self.handler.on_write(bev);
+    }
+
+    fn on_pressure(&mut self, bev: &Bev, pressure: Pressure) {
+        self.callbacks.add(1);
+        self.handler.on_pressure(bev, pressure);
+    }
+
+    fn on_event(&mut self, bev: &Bev, event: &Event) {
+        self.callbacks.add(1);
+        self.handler.on_event(bev, event);
+    }
+}
+
+/// Runs `bev demo`.
+pub(crate) fn run(
+    events: &EventLoop,
+    common: &Common,
+    options: &DemoOptions,
+) -> Result<(), Failure> {
+    let anywhere = Endpoint::listen("tcp:127.0.0.1:0").map_err(Failure::during("address"))?;
+    let echo_callbacks = Arc::new(Counter::default());
+    let counting = echo_callbacks.clone();
+    let echo = echo::listen(events, &anywhere, options.buffer.get(), move |bev| {
+        bev.set_handler(Counted {
+            handler: Echo,
+            callbacks: counting.clone(),
+        })
+    })?;
+    let upstream = echo
+        .local_addr()
+        .map_err(Failure::during("local address"))?;
+    let limits = Limits {
+        buffer: options.buffer,
+        max_connections: None,
+        idle_timeout: None,
+        connect_timeout: Some(STALL),
+    };
+    let relay = Relay::start(events, &anywhere, upstream, limits)?;
+    let run = Arc::new(Run {
+        events: LoopHandle::clone(events),
+        sent: Counter::default(),
+        checked: Counter::default(),
+        callbacks: Counter::default(),
+        state: Mutex::new((options.connections.get(), None)),
+    });
+    let address = relay.local_addr()?;
+    let bar = progress(options.bytes);
+    show(&run, &bar);
+    let began = Instant::now();
+    for number in 0..options.connections.get() {
+        connect(&run, &address, number, options).map_err(Failure::during("connecting"))?;
+    }
+    events
+        .run_until_exit()
+        .map_err(Failure::during("the event loop"))?;
+    bar.finish_and_clear();
+    if let Some(failure) = run.state().1.take() {
+        return Err(failure);
+    }
+    let report = Report {
+        options,
+        elapsed: began.elapsed(),
+        run: &run,
+        relay: &relay,
+        echo_callbacks: echo_callbacks.get(),
+        turns: events.stats(),
+        calls: Calls::of_thread(),
+    };
+    output::say(&if common.json {
+        report.json()
+    } else {
+        report.table()
+    });
+    Ok(())
+}
+
+/// Starts a client with its share of the bytes.
+fn connect(
+    run: &Arc<Run>,
+    address: &Address,
+    number: usize,
+    options: &DemoOptions,
+) -> Result<(), bufferevent::Error> {
+    let clients = options.connections.get() as u64;
+    let share = options.bytes / clients + u64::from((number as u64) < options.bytes % clients);
+    let stream = Stream::new(options.seed.wrapping_add(number as u64));
+    let client = Client {
+        number,
+        run: run.clone(),
+        source: stream.clone(),
+        to_send: share,
+        check: stream,
+        to_receive: share,
+        received: EvBuffer::new(),
+    };
+    let mark = options.buffer.get();
+    let bev = Builder::new(&run.events)
+        .nodelay(true)
+        .handler(client)
+        .connect(address)?;
+    bev.set_read_watermark(0, mark)?;
+    // Refilled when half is out, so that the socket always has something to send.
+    bev.set_write_watermark(mark / 2, mark)?;
+    bev.set_idle_timeout(Some(STALL))?;
+    bev.enable(READ)?;
+    if share == 0 {
+        bev.finish()?;
+    }
+    Ok(())
+}
+
+/// A bar on standard error, where that is a terminal; else nothing.
+fn progress(bytes: u64) -> ProgressBar {
+    const TEMPLATE: &str =
+        "{bar:40} {bytes}/{total_bytes} checked, {binary_bytes_per_sec}, {eta} left";
+    let bar = ProgressBar::new(bytes);
+    if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Shows the progress from time to time.
+fn show(run: &Arc<Run>, bar: &ProgressBar) {
+    if bar.is_hidden() {
+        return;
+    }
+    bar.set_position(run.checked.get());
+    let (again, bar) = (run.clone(), bar.clone());
+    // A closed loop shows nothing any more.
+    if let Ok(timer) = run.events.after(SHOW_EVERY, move || show(&again, &bar)) {
+        timer.detach();
+    }
+}
+
+/// What the demo did.
+struct Report<'a> {
+    options: &'a DemoOptions,
+    elapsed: Duration,
+    run: &'a Run,
+    relay: &'a Relay,
+    echo_callbacks: u64,
+    turns: bufferevent::evreactor::Stats,
+    calls: Calls,
+}
+
+impl Report<'_> {
+    /// Waits, receives and sends: all but those that come once per connection.
+    fn system_calls(&self) -> u64 {
+        self.turns.polls + self.calls.receives + self.calls.sends
+    }
+
+    fn table(&self) -> String {
+        let Self {
+            run,
+            relay,
+            turns,
+            calls,
+            ..
+        } = self;
+        let (sent, back) = (run.sent.get(), run.checked.get());
+        let (up, down) = (relay.counters.up.get(), relay.counters.down.get());
+        // Client to relay to echo and back: every byte crosses four sockets.
+        let hops = sent + up + down + back;
+        let rows = [
+            (
+                "data",
+                format!(
+                    "{} there and {} back over {} connections, half text, half random; every byte is right",
+                    Bytes(sent),
+                    Bytes(back),
+                    self.options.connections
+                ),
+            ),
+            (
+                "relay",
+                format!(
+                    "{} up, {} down, moved without copying",
+                    Bytes(up),
+                    Bytes(down)
+                ),
+            ),
+            (
+                "time",
+                format!(
+                    "{:.2} s: {}/s each way, {}/s through sockets",
+                    self.elapsed.as_secs_f64(),
+                    Bytes(per_second(back, self.elapsed)),
+                    Bytes(per_second(hops, self.elapsed))
+                ),
+            ),
+            (
+                "callbacks",
+                format!(
+                    "{} clients, {} relay, {} echo",
+                    run.callbacks.get(),
+                    relay.counters.callbacks.get(),
+                    self.echo_callbacks
+                ),
+            ),
+            (
+                "loop",
+                format!(
+                    "{} turns, {} events, backend {}",
+                    turns.turns,
+                    turns.events,
+                    run.events.backend()
+                ),
+            ),
+            (
+                "system calls",
+                format!(
+                    "{} waits + {} receives + {} sends = {}; {} per call",
+                    turns.polls,
+                    calls.receives,
+                    calls.sends,
+                    self.system_calls(),
+                    Bytes(2 * hops / self.system_calls().max(1))
+                ),
+            ),
+            (
+                "not counted",
+                "what comes once per connection: socket, connect, accept, close".into(),
+            ),
+        ];
+        let lines = rows.map(|(name, value)| format!("{name:<13} {value}"));
+        lines.join("\n")
+    }
+
+    fn json(&self) -> String {
+        let Self {
+            run,
+            relay,
+            turns,
+            calls,
+            ..
+        } = self;
+        json!({
+            "event": "demo",
+            "bytes_sent": run.sent.get(),
+            "bytes_checked": run.checked.get(),
+            "relay_bytes_up": relay.counters.up.get(),
+            "relay_bytes_down": relay.counters.down.get(),
+            "connections": self.options.connections,
+            "seconds": self.elapsed.as_secs_f64(),
+            "bytes_per_second": per_second(run.checked.get(), self.elapsed),
+            "callbacks": {
+                "clients": run.callbacks.get(),
+                "relay": relay.counters.callbacks.get(),
+                "echo": self.echo_callbacks,
+            },
+            "turns": turns.turns,
+            "events": turns.events,
+            "backend": run.events.backend(),
+            "system_calls": {
+                "waits": turns.polls,
+                "receives": calls.receives,
+                "sends": calls.sends,
+                "total": self.system_calls(),
+            },
+        })
+        .to_string()
+    }
+}
