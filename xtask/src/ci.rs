@@ -16,7 +16,8 @@ use crate::rows::Book;
 use crate::workspace::{cargo, run as run_command, run_reading, target_folder};
 use crate::{layers, mutants, proved, records};
 
-/// Packages that are never published, so never packaged.
+/// Packages that are never published, so never packaged. The others are packaged as a reader of a registry would get
+/// them, and built from their packages, each against those of the others.
 const UNPUBLISHED: [&str; 3] = ["xtask", "bufferevent-testkit", "bufferevent-conformance"];
 
 /// Runs every step.
@@ -28,9 +29,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         tests: TestCount::default(),
     };
     let records = records::fresh_folder()?;
-    let deny_warnings = |command: &mut Command| {
-        command.env("RUSTDOCFLAGS", "-D warnings");
-    };
 
     ci.step("format", |_| {
         run_command(&mut cargo(["fmt", "--all", "--check"]))
@@ -59,11 +57,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     ci.step("faults", |_| proved::gate_folder(Book::Faults, &records))?;
     ci.step("documentation", |_| {
         let mut command = cargo(["doc", "--workspace", "--no-deps"]);
-        deny_warnings(&mut command);
-        run_command(&mut command)
+        run_command(command.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     ci.step("packages", |_| {
-        let mut command = cargo(["package", "--workspace", "--allow-dirty", "--no-verify"]);
+        let mut command = cargo(["package", "--workspace", "--quiet", "--allow-dirty"]);
         for name in UNPUBLISHED {
             command.args(["--exclude", name]);
         }
