@@ -5,8 +5,9 @@
 //! # Units
 //! Nanoseconds for one operation; GiB/s for `search_*` and `pullup_*`. CPU time of the thread (on Windows,
 //! wall time), the best of several rounds: what a quiet machine takes, on one that is not. The names and the amounts are those of the
-//! C program for libevent that the comparison pairs this with; where libevent returns an owned
-//! line, `readln_*` does too, and `readln_*_into` reuses one vector.
+//! C program for libevent that the comparison pairs this with; where libevent returns a copy of
+//! each line, `readln_*` looks at it where it lies, `readln_*_vec` copies it as libevent does, and `readln_*_into` copies
+//! it into one vector.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -196,43 +197,64 @@ fn moves(figures: &mut Figures) {
 }
 
 fn lines(figures: &mut Figures) {
-    for (crlf, owned, reused) in [
-        (false, "readln_lf", "readln_lf_into"),
-        (true, "readln_crlf", "readln_crlf_into"),
+    for (eol, in_place, owned, reused) in [
+        (Eol::Lf, "readln_lf", "readln_lf_vec", "readln_lf_into"),
+        (
+            Eol::Crlf,
+            "readln_crlf",
+            "readln_crlf_vec",
+            "readln_crlf_into",
+        ),
     ] {
-        let eol = if crlf { Eol::Crlf } else { Eol::Lf };
         let mut data = text(TEXT_LEN);
         for i in (79..data.len()).step_by(80) {
             data[i] = b'\n';
-            if crlf {
+            if eol == Eol::Crlf {
                 data[i - 1] = b'\r';
             }
         }
-        let count = data.len() / 80;
-        figures.nanoseconds(owned, count, || {
-            let mut buffer = filled(&data);
-            timed(|| {
+        let mut figure = |name, mut read: Box<dyn FnMut(&mut EvBuffer) -> usize>| {
+            let count = data.len() / 80;
+            figures.nanoseconds(name, count, || {
+                let mut buffer = filled(&data);
+                timed(|| assert_eq!(read(&mut buffer), count))
+            });
+        };
+        figure(
+            in_place,
+            Box::new(move |buffer| {
                 let mut lines = 0;
                 while let Ok(Some(line)) = buffer.read_line(eol, NEVER_TOO_LONG) {
-                    black_box(&line);
+                    black_box(&line[..]);
                     lines += 1;
                 }
-                assert_eq!(lines, count);
-            })
-        });
-        figures.nanoseconds(reused, count, || {
-            let mut buffer = filled(&data);
-            let mut line = Vec::new();
-            timed(|| {
+                lines
+            }),
+        );
+        figure(
+            owned,
+            Box::new(move |buffer| {
+                let mut lines = 0;
+                while let Ok(Some(line)) = buffer.read_line(eol, NEVER_TOO_LONG) {
+                    black_box(line.into_vec().expect("there is memory"));
+                    lines += 1;
+                }
+                lines
+            }),
+        );
+        let mut line = Vec::new();
+        figure(
+            reused,
+            Box::new(move |buffer| {
                 let mut lines = 0;
                 while let Ok(Some(_)) = buffer.read_line_into(eol, NEVER_TOO_LONG, &mut line) {
-                    black_box(&line);
+                    black_box(&line[..]);
                     line.clear();
                     lines += 1;
                 }
-                assert_eq!(lines, count);
-            })
-        });
+                lines
+            }),
+        );
     }
 }
 

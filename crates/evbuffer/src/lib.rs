@@ -89,7 +89,7 @@ pub use change::{CallbackId, Change, Delivery, End, MAX_ROUNDS};
 pub use error::{Error, ErrorKind};
 pub use file::FileRegion;
 pub use io::{MAX_SLICES, READ_LEN};
-pub use line::{Eol, EolAt};
+pub use line::{Eol, EolAt, Line};
 pub use pool::{BLOCK_LEN, Block, DEFAULT_IDLE_BLOCKS, Pool};
 pub use read::Segments;
 pub use reserve::Reservation;

@@ -2,8 +2,12 @@
 //!
 //! # Invariants
 //! - A line is taken whole or not at all: until its end is there, the buffer keeps its bytes.
+//! - While a [`Line`] lives, its bytes lie in the first segment, and nobody else can reach the buffer.
 //! - [`EvBuffer::read_line`] looks at no more than the allowed length and an end behind it, so that a
 //!   peer who never ends a line costs a bounded search, and is told apart from one who has not yet.
+
+use std::fmt;
+use std::ops::Deref;
 
 use memchr::{memchr, memchr2};
 
@@ -11,9 +15,11 @@ use crate::EvBuffer;
 use crate::change::End;
 use crate::error::{Error, ErrorKind};
 use crate::io::READ_LEN;
-use crate::pool::{storage, zeroed};
+use crate::pool::zeroed;
 use crate::search::{Cursor, Position};
 use crate::segment::Segment;
+
+const DURING: &str = "read line";
 
 /// What ends a line.
 #[doc(alias = "evbuffer_eol_style")]
@@ -88,41 +94,46 @@ impl EvBuffer {
         .find_eol(eol)
     }
 
-    /// Takes the first line away, without its end, which is forgotten; none if there is no end yet.
+    /// The first line, without its end; none if there is no end yet. Dropping the [`Line`] takes both away.
     ///
-    /// The line is bytes: it may contain anything but its end, zeros too.
+    /// The line is bytes: it may contain anything but its end, zeros too. It is read where it lies; only one that lies
+    /// in several segments is [pulled up](Self::pull_up) first.
     ///
     /// # Errors
     /// [`ErrorKind::LineTooLong`] as soon as it is known that the line has more than `max_len` bytes, with or
-    /// without an end in sight: the buffer keeps everything. [`ErrorKind::Frozen`]; else as [`search`](Self::search).
+    /// without an end in sight: the buffer keeps everything. [`ErrorKind::Frozen`]; else as [`search`](Self::search)
+    /// and [`pull_up`](Self::pull_up).
     ///
     /// # Examples
     /// ```
     /// # use evbuffer::{Eol, ErrorKind, EvBuffer};
-    /// let mut buffer = EvBuffer::from(&b"one\ntwo"[..]);
-    /// assert_eq!(buffer.read_line(Eol::Lf, 100)?.as_deref(), Some(&b"one"[..]));
-    /// assert_eq!(buffer.read_line(Eol::Lf, 100)?, None);
-    /// assert_eq!(buffer.read_line(Eol::Lf, 2).unwrap_err().kind(), ErrorKind::LineTooLong);
+    /// let mut buffer = EvBuffer::from(&b"one\ntwo\nthree"[..]);
+    /// if let Some(line) = buffer.read_line(Eol::Lf, 100)? {
+    ///     assert_eq!(*line, *b"one");
+    /// } // Here the line leaves the buffer.
+    /// let two = buffer.read_line(Eol::Lf, 100)?.expect("it has an end").into_vec()?;
+    /// assert_eq!(two, b"two");
+    /// assert!(buffer.read_line(Eol::Lf, 100)?.is_none());
+    /// assert_eq!(buffer.read_line(Eol::Lf, 4).unwrap_err().kind(), ErrorKind::LineTooLong);
     /// # Ok::<(), evbuffer::Error>(())
     /// ```
-    /// Source: libevent `evbuffer_readln`, which knows no greatest length.
+    /// Source: libevent `evbuffer_readln`, which allocates each line and knows no greatest length.
     #[doc(alias = "evbuffer_readln")]
     #[doc(alias = "evbuffer_readline")]
     #[inline]
-    pub fn read_line(&mut self, eol: Eol, max_len: usize) -> Result<Option<Vec<u8>>, Error> {
-        if let Some((len, all)) = self.line_in_head(eol, max_len) {
-            let mut line = storage(len, "read line")?;
-            line.extend_from_slice(&self.head.bytes()[..len]);
-            self.drain(all);
-            return Ok(Some(line));
-        }
-        let mut line = Vec::new();
-        Ok(self
-            .read_line_slowly(eol, max_len, &mut line)?
-            .map(|_| line))
+    pub fn read_line(&mut self, eol: Eol, max_len: usize) -> Result<Option<Line<'_>>, Error> {
+        let found = match self.line_in_head(eol, max_len) {
+            None => self.line_anywhere(eol, max_len)?,
+            found => found,
+        };
+        Ok(found.map(|(len, eol_len)| Line {
+            len,
+            eol_len,
+            buffer: self,
+        }))
     }
 
-    /// As [`read_line`](Self::read_line), behind the bytes of `line`; returns how many were added, without the end.
+    /// Moves the first line behind the bytes of `line`, and forgets its end; returns how many bytes were added.
     ///
     /// # Errors
     /// As [`read_line`](Self::read_line).
@@ -133,17 +144,13 @@ impl EvBuffer {
         max_len: usize,
         line: &mut Vec<u8>,
     ) -> Result<Option<usize>, Error> {
-        if let Some((len, all)) = self.line_in_head(eol, max_len) {
-            line.try_reserve(len)
-                .map_err(Error::out_of_memory("read line"))?;
-            line.extend_from_slice(&self.head.bytes()[..len]);
-            self.drain(all);
-            return Ok(Some(len));
+        match self.read_line(eol, max_len)? {
+            Some(found) => found.move_to(line).map(Some),
+            None => Ok(None),
         }
-        self.read_line_slowly(eol, max_len, line)
     }
 
-    /// The usual case, a line in the first segment and nobody who listens to changes: its length without its end and with.
+    /// The usual case, a line in the first segment and nobody who listens to changes: its length, and that of its end.
     #[inline]
     fn line_in_head(&self, eol: Eol, max_len: usize) -> Option<(usize, usize)> {
         if !matches!(eol, Eol::Lf | Eol::Crlf) || !self.is_plain() {
@@ -153,16 +160,11 @@ impl EvBuffer {
         let window = &bytes[..bytes.len().min(max_len.saturating_add(eol.lookahead()))];
         let at = memchr(b'\n', window)?;
         let len = at - usize::from(eol == Eol::Crlf && at > 0 && window[at - 1] == b'\r');
-        (len <= max_len).then_some((len, at + 1))
+        (len <= max_len).then_some((len, at + 1 - len))
     }
 
-    fn read_line_slowly(
-        &mut self,
-        eol: Eol,
-        max_len: usize,
-        line: &mut Vec<u8>,
-    ) -> Result<Option<usize>, Error> {
-        const DURING: &str = "read line";
+    /// As [`line_in_head`](Self::line_in_head), for every case; the line is in the first segment afterwards.
+    fn line_anywhere(&mut self, eol: Eol, max_len: usize) -> Result<Option<(usize, usize)>, Error> {
         self.check_open(End::Front, DURING)?;
         let too_long = || Error::new(ErrorKind::LineTooLong, DURING);
         let window = self.len().min(max_len.saturating_add(eol.lookahead()));
@@ -187,17 +189,8 @@ impl EvBuffer {
         } else {
             eol_len
         };
-        let before = line.len();
-        line.try_reserve(len)
-            .map_err(Error::out_of_memory(DURING))?;
-        line.resize(before + len, 0);
-        let (_, copied) = self.copy_at(0, 0, &mut line[before..], DURING);
-        if let Err(error) = copied {
-            line.truncate(before);
-            return Err(error);
-        }
-        self.drain(len + eol_len);
-        Ok(Some(len))
+        self.pull_up(len)?;
+        Ok(Some((len, eol_len)))
     }
 
     /// The first end of a line between `from` and `end`, and its length as far as it lies there.
@@ -290,6 +283,68 @@ impl EvBuffer {
             at = self.forward(at, bytes.len());
         }
         Ok(None)
+    }
+}
+
+/// The first line of a buffer, without its end: a slice of the buffer's own bytes. See [`EvBuffer::read_line`].
+///
+/// Dropping it takes the line and its end out of the buffer, and tells those who listen to changes. One that is
+/// forgotten ([`std::mem::forget`]) leaves them there, to be read again.
+#[must_use = "dropping the line takes it out of the buffer"]
+pub struct Line<'a> {
+    len: usize,
+    eol_len: usize,
+    buffer: &'a mut EvBuffer,
+}
+
+impl Line<'_> {
+    /// Takes the line out as a vector of its own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`]: the line stays in the buffer.
+    pub fn into_vec(self) -> Result<Vec<u8>, Error> {
+        let mut line = Vec::new();
+        self.move_to(&mut line)?;
+        Ok(line)
+    }
+
+    /// Behind the bytes of `line`, if there is memory.
+    #[inline]
+    fn move_to(self, line: &mut Vec<u8>) -> Result<usize, Error> {
+        if let Err(lack) = line.try_reserve(self.len) {
+            std::mem::forget(self);
+            return Err(Error::out_of_memory(DURING)(lack));
+        }
+        line.extend_from_slice(&self);
+        Ok(self.len)
+    }
+}
+
+impl Deref for Line<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.buffer.head.bytes()[..self.len]
+    }
+}
+
+impl AsRef<[u8]> for Line<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Drop for Line<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.buffer.drain(self.len + self.eol_len);
+    }
+}
+
+impl fmt::Debug for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "b\"{}\"", self.escape_ascii())
     }
 }
 

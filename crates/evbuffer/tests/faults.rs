@@ -706,8 +706,8 @@ fn zeros_are_bytes_in_formats_and_lines() {
     buffer
         .append_fmt(format_args!("a{}b\n{}", '\0', "c\0"))
         .unwrap();
-    assert_eq!(buffer.read_line(Eol::Lf, 10).unwrap().unwrap(), b"a\0b");
-    assert_eq!(buffer.read_line(Eol::Nul, 10).unwrap().unwrap(), b"c");
+    assert_eq!(*buffer.read_line(Eol::Lf, 10).unwrap().unwrap(), *b"a\0b");
+    assert_eq!(*buffer.read_line(Eol::Nul, 10).unwrap().unwrap(), *b"c");
     assert!(buffer.is_empty());
 }
 
@@ -718,9 +718,8 @@ fn a_line_that_never_ends_is_refused_at_its_limit() {
     let mut buffer: EvBuffer = std::iter::repeat_n(piece, 64).collect();
     let limit = 64 << 20;
     for eol in [Eol::Any, Eol::Crlf, Eol::CrlfStrict, Eol::Lf, Eol::Nul] {
-        assert_eq!(
-            buffer.read_line(eol, limit).unwrap(),
-            None,
+        assert!(
+            buffer.read_line(eol, limit).unwrap().is_none(),
             "it may still end"
         );
         assert_eq!(
@@ -739,7 +738,7 @@ fn a_line_that_never_ends_is_refused_at_its_limit() {
     // An end of a line that is there does not make a long line shorter.
     let mut buffer = EvBuffer::from(&b"12345\n"[..]);
     assert_eq!(kind(buffer.read_line(Eol::Lf, 4)), ErrorKind::LineTooLong);
-    assert_eq!(buffer.read_line(Eol::Lf, 5).unwrap().unwrap(), b"12345");
+    assert_eq!(*buffer.read_line(Eol::Lf, 5).unwrap().unwrap(), *b"12345");
 }
 
 /// The search for an end stops at the limit: else this one would read for centuries.

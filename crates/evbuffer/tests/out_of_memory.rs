@@ -102,8 +102,16 @@ const CASES: &[Case] = &[
     ("remove_bytes", |a, _| a.remove_bytes(a.len()).map(|_| ())),
     ("search", |a, _| a.search(b"not there").map(|_| ())),
     ("find_eol", |a, _| a.find_eol(Eol::Lf).map(|_| ())),
-    ("read_line", |a, _| {
-        a.read_line(Eol::Nul, 1 << 20).map(|_| ())
+    ("read_line", |a, _| a.read_line(Eol::Nul, 1 << 20).map(drop)),
+    ("read_line_into", |a, _| {
+        a.read_line_into(Eol::Nul, 1 << 20, &mut Vec::new())
+            .map(|_| ())
+    }),
+    ("read_line, into_vec", |a, _| {
+        match a.read_line(Eol::Nul, 1 << 20)? {
+            Some(line) => line.into_vec().map(drop),
+            None => Ok(()),
+        }
     }),
     ("append_fmt", |a, _| {
         a.append_fmt(format_args!("{:>9000}", 1))

@@ -280,7 +280,7 @@ fn lines_of_every_style_with_a_greatest_length() {
             .collect();
         let mut lines = Vec::new();
         while let Some(line) = buffer.read_line(eol, 30).unwrap() {
-            lines.push(String::from_utf8(line).unwrap());
+            lines.push(String::from_utf8(line.into_vec().unwrap()).unwrap());
         }
         (lines, buffer.len())
     };
@@ -310,9 +310,9 @@ fn lines_of_every_style_with_a_greatest_length() {
     }
     // A line of the greatest length whose end has only begun is not too long yet.
     let mut buffer = shared(&["12345\r"]);
-    assert_eq!(buffer.read_line(Eol::Crlf, 5).unwrap(), None);
+    assert!(buffer.read_line(Eol::Crlf, 5).unwrap().is_none());
     buffer.append_slice(b"\n").unwrap();
-    assert_eq!(buffer.read_line(Eol::Crlf, 5).unwrap().unwrap(), b"12345");
+    assert_eq!(*buffer.read_line(Eol::Crlf, 5).unwrap().unwrap(), *b"12345");
     // Into memory that is there already, behind what is in it.
     let mut line = b"> ".to_vec();
     let mut buffer = shared(&["abc\nd"]);
@@ -322,6 +322,31 @@ fn lines_of_every_style_with_a_greatest_length() {
     );
     assert_eq!(buffer.read_line_into(Eol::Lf, 9, &mut line).unwrap(), None);
     assert_eq!(line, b"> abc");
+}
+
+#[test]
+fn a_line_is_read_in_place_and_leaves_when_it_is_dropped() {
+    spec!(B3);
+    let mut buffer = EvBuffer::from(&b"first\r\nsecond"[..]);
+    let place = buffer.chunk().as_ptr();
+    let line = buffer.read_line(Eol::Crlf, 100).unwrap().unwrap();
+    assert_eq!((&*line, line.as_ptr()), (&b"first"[..], place), "no copy");
+    assert_eq!(format!("{line:?}"), r#"b"first""#);
+    std::mem::forget(line);
+    assert_eq!(buffer, b"first\r\nsecond"[..], "it was forgotten, not read");
+    drop(buffer.read_line(Eol::Crlf, 100).unwrap());
+    assert_eq!(buffer, b"second"[..]);
+    // Across segments, one of them another's, and the end in a third.
+    buffer.append_bytes(" and".into()).unwrap();
+    buffer.append_bytes(" last\n".into()).unwrap();
+    let log = Log::default();
+    listen(&mut buffer, &log, "line", Delivery::AtOnce);
+    let line = buffer.read_line(Eol::Lf, 100).unwrap().unwrap();
+    assert_eq!(*line, *b"second and last");
+    assert!(log.lock().unwrap().is_empty(), "nothing has changed yet");
+    drop(line);
+    assert_eq!(*log.lock().unwrap(), [("line", 16, 0, 16)]);
+    assert!(buffer.is_empty());
 }
 
 type Log = Arc<Mutex<Vec<(&'static str, usize, usize, usize)>>>;
