@@ -309,7 +309,7 @@ impl Bev {
             let node = core.node(index);
             node.set_interest(interest);
             let old = node.replace_handler(handler.take());
-            core.tell_read(index);
+            core.tell_unread(index);
             core.queue_deliver(index);
             Ok(old)
         })

@@ -288,9 +288,15 @@ impl Output<'_> {
                 return Err(Error::new(Kind::Busy, node.name(), operation));
             }
             let count = node.input.len();
-            core.may_write(index, operation, count)?;
+            if !node.is_plain() || node.write_end != End::Open {
+                core.may_write(index, operation, count)?;
+            }
             let Node { input, output, .. } = core.node(index);
             output.append(input).map_err(|error| refused(operation, error))?;
+            if core.node(index).is_plain() {
+                core.turned_around(index);
+                return Ok(count);
+            }
             core.lost_input(index, count);
             core.gained_output(index, count);
             Ok(count)

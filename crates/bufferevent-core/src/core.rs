@@ -171,9 +171,17 @@ impl Core {
             return;
         }
         node.queued.insert(step);
-        let transport = node.below == NONE;
-        if let Some(rare) = &mut self.rare {
-            rare.queue(index, step, transport);
+        self.order(index, step);
+    }
+
+    /// Puts a step whose `queued` bit was just set behind the others.
+    #[inline]
+    pub(crate) fn order(&mut self, index: Index, step: Steps) {
+        if self.rare.is_some() {
+            let transport = self.node(index).below == NONE;
+            if let Some(rare) = &mut self.rare {
+                rare.queue(index, step, transport);
+            }
         }
     }
 

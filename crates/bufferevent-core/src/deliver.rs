@@ -172,7 +172,7 @@ fn finish(
             let old = node.return_handler(handler);
             let node = core.node(index);
             if node.flags.intersects(Flags::FRESH) {
-                core.tell_read(index);
+                core.tell_unread(index);
             }
             if !core.node(index).pending.is_empty() {
                 core.queue_deliver(index);

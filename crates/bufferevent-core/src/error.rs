@@ -13,8 +13,13 @@ use std::sync::Arc;
 /// Why an operation was refused or a bufferevent stopped.
 ///
 /// Opaque on purpose: match on [`kind`](Self::kind), print with `Display`, walk `source()`.
+///
+/// One word: results that carry it cost nothing where all goes well.
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
 #[derive(Clone, Debug)]
-pub struct Error {
+struct Inner {
     kind: Kind,
     layer: &'static str,
     operation: &'static str,
@@ -66,15 +71,16 @@ pub enum Blame {
 
 impl Error {
     /// An error of `kind` in the layer named `layer` during `operation`.
+    #[cold]
     #[must_use]
-    pub const fn new(kind: Kind, layer: &'static str, operation: &'static str) -> Self {
-        Self { kind, layer, operation, source: None }
+    pub fn new(kind: Kind, layer: &'static str, operation: &'static str) -> Self {
+        Self(Box::new(Inner { kind, layer, operation, source: None }))
     }
 
     /// The same error with its cause.
     #[must_use]
     pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
-        self.source = Some(Arc::new(source));
+        self.0.source = Some(Arc::new(source));
         self
     }
 
@@ -96,26 +102,26 @@ impl Error {
 
     /// What a program can act on.
     #[must_use]
-    pub const fn kind(&self) -> Kind {
-        self.kind
+    pub fn kind(&self) -> Kind {
+        self.0.kind
     }
 
     /// The layer in which it happened: `"socket"`, `"pair"`, the name of a type of your own.
     #[must_use]
-    pub const fn layer(&self) -> &'static str {
-        self.layer
+    pub fn layer(&self) -> &'static str {
+        self.0.layer
     }
 
     /// The operation that failed: `"read"`, `"write"`, `"connect"`, …
     #[must_use]
-    pub const fn operation(&self) -> &'static str {
-        self.operation
+    pub fn operation(&self) -> &'static str {
+        self.0.operation
     }
 
     /// On whose account it is.
     #[must_use]
-    pub const fn blame(&self) -> Blame {
-        match self.kind {
+    pub fn blame(&self) -> Blame {
+        match self.0.kind {
             Kind::Peer => Blame::Peer,
             Kind::System | Kind::OutOfMemory | Kind::LoopClosed => Blame::Local,
             Kind::Freed
@@ -136,13 +142,25 @@ impl Error {
     #[doc(alias = "EVUTIL_SOCKET_ERROR")]
     #[must_use]
     pub fn io_error(&self) -> Option<&io::Error> {
-        self.source.as_deref()?.downcast_ref()
+        self.0.source.as_deref()?.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, layer, operation, source } = &*self.0;
+        f.debug_struct("Error")
+            .field("kind", kind)
+            .field("layer", layer)
+            .field("operation", operation)
+            .field("source", source)
+            .finish()
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let why = match self.kind {
+        let why = match self.0.kind {
             Kind::Freed => "the bufferevent was freed",
             Kind::Covered => "another bufferevent is stacked on this one",
             Kind::Busy => "the buffer or layer is lent to code further up the call stack",
@@ -159,20 +177,20 @@ impl fmt::Display for Error {
             Kind::System => "the system refused",
             Kind::Panicked => "user code panicked",
         };
-        write!(f, "{}: {}: {why}", self.layer, self.operation)
+        write!(f, "{}: {}: {why}", self.layer(), self.operation())
     }
 }
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
     }
 }
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         use io::ErrorKind as K;
-        let kind = match error.kind {
+        let kind = match error.0.kind {
             Kind::Ended => K::BrokenPipe,
             Kind::Unsupported => K::Unsupported,
             Kind::Misuse => K::InvalidInput,

@@ -321,6 +321,31 @@ impl Node {
         }
     }
 
+    /// Whether it is alone and nobody counts time or crossings of marks: then moving bytes makes nothing possible but
+    /// its own next steps.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_alone() && self.extras.is_none() && !self.is_watched()
+    }
+
+    /// Whether nothing is above or below it: a transport that the user holds.
+    #[inline]
+    pub(crate) fn is_alone(&self) -> bool {
+        self.above & self.below == NONE
+    }
+
+    /// Whether a pull of a node with none above can move anything, or tell it of an end.
+    #[inline(always)]
+    pub(crate) fn wants_pull_on_top(&self) -> bool {
+        !self.flags.contains(Flags::DRY) && self.takes()
+    }
+
+    /// Whether a push of a node with none below can move anything.
+    #[inline(always)]
+    pub(crate) fn wants_push_at_bottom(&self) -> bool {
+        !self.flags.contains(Flags::BLOCKED) && self.has_to_send()
+    }
+
     /// Whether crossings of the write high mark are to be noticed.
     #[inline]
     pub(crate) fn is_watched(&self) -> bool {

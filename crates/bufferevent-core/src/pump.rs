@@ -284,8 +284,12 @@ pub(crate) fn pull(cell: &RefCell<Core>, index: Index, mode: Mode) {
         let connected = node.flags.contains(Flags::BELOW_CONNECTED);
         if connected {
             node.flags.remove(Flags::BELOW_CONNECTED);
-        } else if mode == Mode::Normal && !core.wants_pull(index) {
-            return;
+        } else if mode == Mode::Normal {
+            let wanted =
+                if node.covered() { core.wants_pull(index) } else { node.wants_pull_on_top() };
+            if !wanted {
+                return;
+            }
         }
         let spent = core.spent_reading as usize;
         let node = core.node(index);
@@ -355,7 +359,12 @@ pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
     let (mut layer, generation, mode, share, settled) = {
         let mut core = cell.borrow_mut();
         let Some(node) = core.get(index) else { return };
-        if node.link != Link::Connecting && !core.wants_push(index) {
+        let wanted = if node.below == NONE {
+            node.wants_push_at_bottom()
+        } else {
+            core.wants_push(index)
+        };
+        if !wanted && node.link != Link::Connecting {
             return;
         }
         let spent = core.spent_writing as usize;

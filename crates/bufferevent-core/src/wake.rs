@@ -27,6 +27,9 @@ impl Core {
     #[inline]
     pub(crate) fn wants_pull(&self, index: Index) -> bool {
         let Some(node) = self.get(index) else { return false };
+        if node.above == NONE {
+            return node.wants_pull_on_top();
+        }
         if node.flags.contains(Flags::DRY) || node.read_end != End::Open {
             return false;
         }
@@ -45,7 +48,7 @@ impl Core {
     #[inline]
     pub(crate) fn wants_push(&self, index: Index) -> bool {
         let Some(node) = self.get(index) else { return false };
-        if !node.has_to_send() || node.flags.contains(Flags::BLOCKED) {
+        if !node.wants_push_at_bottom() {
             return false;
         }
         match self.get(node.below) {
@@ -79,7 +82,8 @@ impl Core {
         if node.covered() || node.deliverable().is_empty() {
             return;
         }
-        if node.options.contains(Options::DEFER_CALLBACKS) {
+        // A deferred delivery that is scheduled takes along what arises until then: no callback overtakes another.
+        if node.options.contains(Options::DEFER_CALLBACKS) || node.queued.contains(Steps::DEFERRED) {
             self.queue_deferred(index);
         } else {
             self.queue(index, Steps::DELIVER);
@@ -103,7 +107,7 @@ impl Core {
     }
 
     /// Tells of bytes that the handler has not heard of, if the mark is reached.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn tell_read(&mut self, index: Index) {
         let node = self.node(index);
         if !node.heard.contains(Pending::READ) || !node.read_due() || node.covered() {
@@ -111,9 +115,20 @@ impl Core {
         }
         node.pending.insert(Pending::READ);
         if node.options.contains(Options::DEFER_CALLBACKS) {
-            self.queue_deferred(index);
-        } else {
-            self.queue(index, Steps::DELIVER);
+            return self.queue_deferred(index);
+        }
+        if !node.queued.intersects(Steps::DELIVER.union(Steps::DEFERRED)) {
+            node.queued.insert(Steps::DELIVER);
+            self.order(index, Steps::DELIVER);
+        }
+    }
+
+    /// As [`tell_read`](Self::tell_read), for bytes that came earlier: not while the user has reading disabled. What an end has
+    /// disabled is another matter.
+    pub(crate) fn tell_unread(&mut self, index: Index) {
+        let node = self.node(index);
+        if node.enabled.contains(Directions::READ) || node.read_end != End::Open {
+            self.tell_read(index);
         }
     }
 
@@ -126,10 +141,10 @@ impl Core {
         let node = self.node(index);
         node.bytes_read += count as u64;
         node.flags.insert(Flags::FRESH);
+        let above = node.above;
         if node.extras.is_some() {
             self.timer_progress(index, Direction::Read);
         }
-        let above = self.node(index).above;
         if above == NONE {
             self.tell_read(index);
         } else {
@@ -152,12 +167,38 @@ impl Core {
             }
         }
         let node = self.node(index);
+        if node.is_alone() {
+            if node.wants_pull_on_top() {
+                self.queue(index, Steps::PULL);
+            }
+            return;
+        }
         let (below, above) = (node.below, node.above);
         let ended = node.read_end != End::Open && node.input.is_empty();
         self.queue_pull(index);
         self.queue_pull(below);
         if ended {
             self.queue_pull(above);
+        }
+    }
+
+    /// All of the input of a plain node went to its output.
+    #[inline]
+    pub(crate) fn turned_around(&mut self, index: Index) {
+        let node = self.node(index);
+        let mut steps = Steps::EMPTY;
+        if node.wants_pull_on_top() {
+            steps.insert(Steps::PULL);
+        }
+        if node.wants_push_at_bottom() {
+            steps.insert(Steps::PUSH);
+        }
+        let steps = steps.without(node.queued);
+        node.queued.insert(steps);
+        for step in [Steps::PULL, Steps::PUSH] {
+            if steps.contains(step) {
+                self.order(index, step);
+            }
         }
     }
 
@@ -168,14 +209,20 @@ impl Core {
             return;
         }
         let node = self.node(index);
-        let watched = node.is_watched();
         if node.extras.is_some() && node.output.len() == count {
             self.timer_started(index, Direction::Write);
         }
-        if watched {
+        if self.node(index).is_watched() {
             self.check_pressure(index);
         }
-        self.queue_push(index);
+        let node = self.node(index);
+        if node.below != NONE {
+            return self.queue_push(index);
+        }
+        if node.wants_push_at_bottom() && !node.queued.contains(Steps::PUSH) {
+            node.queued.insert(Steps::PUSH);
+            self.order(index, Steps::PUSH);
+        }
     }
 
     /// `count` bytes left the output, towards the peer.
@@ -238,7 +285,7 @@ impl Core {
             if self.node(index).extras.is_some() {
                 self.timer_started(index, Direction::Read);
             }
-            self.tell_read(index);
+            self.tell_unread(index);
             self.queue_pull(index);
             self.queue_pull(below);
         }
@@ -261,7 +308,7 @@ impl Core {
     }
 
     /// The transport may move again.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn became_ready(&mut self, index: Index, directions: Directions) {
         let node = self.node(index);
         if node.link == Link::Connecting {
@@ -273,7 +320,10 @@ impl Core {
         if directions.contains(Directions::READ) {
             node.flags.remove(Flags::DRY);
             // The step itself looks whether it is wanted.
-            self.queue(index, Steps::PULL);
+            if !node.queued.contains(Steps::PULL) {
+                node.queued.insert(Steps::PULL);
+                self.order(index, Steps::PULL);
+            }
         }
         // Not blocked: then whatever there is to send has its step already.
         if directions.contains(Directions::WRITE) && blocked {

@@ -279,7 +279,12 @@ impl Bufferevent for Socket {
         }
         let share = cx.share();
         let sent = cx.send(|output| {
-            if output.is_empty() { None } else { Some(send(descriptor.socket(), output, share)) }
+            if output.is_empty() {
+                return None;
+            }
+            let sent = send(descriptor.socket(), output, share);
+            // All is out: nothing is left to ask about.
+            if sent.is_ok() && output.is_empty() { None } else { Some(sent) }
         });
         match sent.flatten() {
             None => Step::Done,
