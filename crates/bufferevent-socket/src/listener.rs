@@ -256,8 +256,15 @@ impl<'a> ListenerBuilder<'a> {
     }
 }
 
-/// Whether nobody answers at a Unix-domain path.
+/// Whether a Unix-domain path is a socket at which nobody answers. Any other file refuses connections just the same, and is
+/// somebody's data.
 fn is_stale(path: &std::path::Path) -> bool {
+    #[cfg(unix)]
+    if !std::fs::symlink_metadata(path)
+        .is_ok_and(|file| std::os::unix::fs::FileTypeExt::is_socket(&file.file_type()))
+    {
+        return false;
+    }
     let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
     Socket::new(Domain::UNIX, Type::STREAM, None)
         .and_then(|probe| probe.connect(&socket2::SockAddr::unix(path)?))
