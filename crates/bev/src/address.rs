@@ -140,6 +140,10 @@ impl Endpoint {
         if path.contains('\0') {
             return bad("a path cannot contain a NUL");
         }
+        #[cfg(unix)]
+        if std::os::unix::net::SocketAddr::from_pathname(path).is_err() {
+            return bad("the path is too long for a socket");
+        }
         Ok(Self::Unix(path.into()))
     }
 

@@ -62,6 +62,13 @@ impl Relay {
         upstream: Address,
         limits: Limits,
     ) -> Result<Arc<Self>, Failure> {
+        let at = listen.resolve()?;
+        if leads_back(&at, &upstream) {
+            return Err(Failure::new(
+                Code::Usage,
+                format!("{listen} would relay to itself"),
+            ));
+        }
         let relay = Arc::new(Self {
             events: events.clone(),
             upstream,
@@ -74,9 +81,7 @@ impl Relay {
             .backlog(BACKLOG)
             .nodelay(true)
             .replace_stale(true)
-            .bind(listen.resolve()?, move |bev, peer| {
-                accepting.accept(&bev, peer)
-            })
+            .bind(at, move |bev, peer| accepting.accept(&bev, peer))
             .map_err(|error| {
                 Failure::because(
                     Code::Unreachable,
@@ -163,10 +168,29 @@ impl Relay {
     fn verdict(&self) -> Result<(), Failure> {
         match (&*self.phase(), self.counters.active()) {
             (Phase::Cut, active @ 1..) => {
-                Err(Failure::new(Code::Cut, format!("{active} connections cut")))
+                let connections = if active == 1 {
+                    "connection"
+                } else {
+                    "connections"
+                };
+                Err(Failure::new(
+                    Code::Cut,
+                    format!("{active} {connections} cut"),
+                ))
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Whether a relay that listens at `listen` would accept its own connections to `connect`, without end.
+fn leads_back(listen: &Address, connect: &Address) -> bool {
+    match (listen, connect) {
+        (Address::Tcp(listen), Address::Tcp(connect)) if listen.port() == connect.port() => {
+            listen.ip() == connect.ip()
+                || (listen.ip().is_unspecified() && connect.ip().is_loopback())
+        }
+        (listen, connect) => listen == connect,
     }
 }
 
