@@ -48,6 +48,8 @@ pub struct Context<'a> {
     /// What the pump knew when the call began, so that the type need not look again: bytes that fit in,
     /// or may go out, in this step.
     share: Option<usize>,
+    /// The own output, taken out for the length of a transport's push.
+    output: Option<EvBuffer>,
     /// Whether this call may find an end wanted, or a connection under way: if not, nobody need look.
     unsettled: bool,
 }
@@ -134,13 +136,24 @@ impl Drop for Lent<'_> {
 
 impl<'a> Context<'a> {
     pub(crate) fn new(cell: &'a RefCell<Core>, index: Index, generation: u32, mode: Mode) -> Self {
-        Self { cell, index, generation, mode, moved: Cell::new(0), share: None, unsettled: true }
+        Self { cell, index, generation, mode, moved: Cell::new(0), share: None, output: None, unsettled: true }
     }
 
     /// A context for a step of a transport, which may move `share` bytes.
     pub(crate) fn with_share(mut self, share: Option<usize>) -> Self {
         self.share = share;
         self
+    }
+
+    /// A context for a transport's push, with its output.
+    pub(crate) fn with_output(mut self, output: Option<EvBuffer>) -> Self {
+        self.output = output;
+        self
+    }
+
+    /// What is left of the output that the context was given.
+    pub(crate) fn into_output(self) -> Option<EvBuffer> {
+        self.output
     }
 
     /// A context for a step of a bufferevent that is connected and whose output nobody has ended.
@@ -184,8 +197,11 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn finishing(&self) -> bool {
         self.unsettled
+            && self.output.as_ref().is_none_or(EvBuffer::is_empty)
             && self
-                .read(|node| node.write_end == End::Wanted && node.output.is_empty())
+                .read(|node| {
+                    node.write_end == End::Wanted && node.output.is_empty() && node.gives()
+                })
                 .unwrap_or(false)
     }
 
@@ -196,7 +212,7 @@ impl<'a> Context<'a> {
     }
 
     /// How many bytes the own input may take now: up to the high mark and, for a transport, up to what is left of
-    /// this turn's share. A flush reads past the mark.
+    /// this turn's share. A flush reads past the mark. None while reading is disabled or held up.
     #[must_use]
     pub fn room(&self) -> usize {
         if let Some(share) = self.share {
@@ -204,6 +220,10 @@ impl<'a> Context<'a> {
         }
         let core = self.cell.borrow();
         let Some(node) = core.find(self.index, self.generation) else { return 0 };
+        // A layer that reads for itself while the user does not: the user's bytes stay below.
+        if !node.enabled.contains(Directions::READ) || !node.held_read.is_empty() {
+            return 0;
+        }
         let marked = match self.mode {
             Mode::Normal => node.read_limit().saturating_sub(node.input.len()),
             Mode::Flush | Mode::Finished => usize::MAX,
@@ -263,6 +283,13 @@ impl<'a> Context<'a> {
 
     /// Lends the own output, for a transport to send from. What is gone from it afterwards was sent.
     pub fn send<R>(&mut self, send: impl FnOnce(&mut EvBuffer) -> R) -> Option<R> {
+        if let Some(output) = &mut self.output {
+            let before = output.len();
+            let result = send(output);
+            let sent = before - output.len().min(before);
+            self.moved.set(self.moved.get() + sent);
+            return Some(result);
+        }
         let mut output = {
             let mut core = self.cell.borrow_mut();
             let node = core.find_mut(self.index, self.generation)?;
@@ -301,13 +328,32 @@ impl<'a> Context<'a> {
 
     /// Lends the own output and the output of the one below: for a layer to move bytes down. The closure also gets the
     /// room below, and answers how many bytes it moved.
+    ///
+    /// While writing is disabled or held up, an empty buffer stands for the own output: the user's bytes stay, the layer's own
+    /// may go.
     pub fn lower(&mut self, down: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize) -> usize {
-        let below = self.read(|node| node.below).unwrap_or(NONE);
+        let state = self.read(|node| {
+            (node.below, node.gives(), node.flags.contains(Flags::OWES_FLUSH))
+        });
+        let Some((below, gives, flushes)) = state else { return 0 };
         let room = match self.mode {
             Mode::Flush => usize::MAX,
+            Mode::Normal | Mode::Finished if flushes => usize::MAX,
             Mode::Normal | Mode::Finished => self.room_of_output(below),
         };
-        self.between(self.index, Side::Output, below, Side::Output, room, down)
+        if gives {
+            return self.between(self.index, Side::Output, below, Side::Output, room, down);
+        }
+        let lent = Lent::take(self.cell, &mut self.cell.borrow_mut(), below, Side::Output);
+        let Some(mut sink) = lent else { return 0 };
+        let moved = down(&mut EvBuffer::new(), &mut sink.buffer, room);
+        self.count(sink.gained());
+        moved
+    }
+
+    /// Whether a node throws away what comes in: it is being closed, and nobody wants to read.
+    fn discards(&self, index: Index) -> bool {
+        self.cell.borrow().get(index).is_some_and(|node| node.flags.contains(Flags::DISCARD))
     }
 
     fn room_of_output(&self, index: Index) -> usize {
@@ -327,12 +373,24 @@ impl<'a> Context<'a> {
             if core.find(partner.index, partner.generation).is_none() {
                 return 0;
             }
-            core.room_of_input(partner.index, self.mode)
+            // A flush goes past marks of its own side only.
+            core.room_of_input(partner.index, Mode::Normal)
         };
         if room == 0 {
             return 0;
         }
-        self.between(self.index, Side::Output, partner.index, Side::Input, room, across)
+        let Some(mut output) = self.output.take() else {
+            return self.between(self.index, Side::Output, partner.index, Side::Input, room, across);
+        };
+        let before = output.len();
+        let sink = {
+            let mut core = self.cell.borrow_mut();
+            Lent::take(self.cell, &mut core, partner.index, Side::Input)
+        };
+        let moved = sink.map_or(0, |mut sink| across(&mut output, &mut sink.buffer, room));
+        self.count(before - output.len().min(before));
+        self.output = Some(output);
+        moved
     }
 
     fn between(
@@ -362,6 +420,9 @@ impl<'a> Context<'a> {
         let (Some(mut source), Some(mut sink)) = (source, sink) else { return 0 };
         let moved = step(&mut source.buffer, &mut sink.buffer, room);
         self.count(source.lost().max(sink.gained()));
+        if to_side == Side::Input && self.discards(to) {
+            sink.buffer.clear();
+        }
         moved
     }
 
@@ -517,6 +578,9 @@ impl<'a> Context<'a> {
 
     /// Takes all that waits in the own output: for whoever is to send it by other means.
     pub fn take_output(&mut self) -> EvBuffer {
+        if let Some(output) = &mut self.output {
+            return std::mem::take(output);
+        }
         self.with(|core| std::mem::take(&mut core.node(self.index).output)).unwrap_or_default()
     }
 
@@ -576,8 +640,8 @@ impl Core {
             return 0;
         }
         match mode {
-            Mode::Normal | Mode::Finished => node.read_limit().saturating_sub(node.input.len()),
-            Mode::Flush => usize::MAX,
+            Mode::Normal => node.read_limit().saturating_sub(node.input.len()),
+            Mode::Flush | Mode::Finished => usize::MAX,
         }
     }
 

@@ -10,7 +10,7 @@
 //! - An end is told when no bytes are left to tell of and nothing that callbacks wrote waits for a push: a `free` in the
 //!   event callback throws no reply away.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 
 use crate::bev::Bev;
 use crate::core::Core;
@@ -29,29 +29,64 @@ enum Call {
     Event(Event),
 }
 
-/// Runs one delivery round of a node.
+/// Runs one delivery round of a node: calls what is due, in order, each once.
 pub(crate) fn deliver(cell: &RefCell<Core>, index: Index) {
-    let (mut handler, me, generation) = {
-        let mut core = cell.borrow_mut();
-        let Some(node) = core.get_mut(index) else { return };
-        let due = node.deliverable();
-        if node.covered() || due.is_empty() {
-            return;
+    let mut core = cell.borrow_mut();
+    let Some(node) = core.get_mut(index) else { return };
+    let due = node.deliverable();
+    if node.covered() || due.is_empty() {
+        return;
+    }
+    if due.without(Pending::ENDS).is_empty() && core.push_waits(index) {
+        drop(core);
+        return push_before_end(cell, index);
+    }
+    let node = core.node(index);
+    // Running already, further up this stack: the bits stay and are told after it.
+    let Some(mut handler) = node.take_handler() else { return };
+    let me = node.me.take().expect("the own handle is out only while the handler is");
+    let generation = node.generation;
+    let mut place = Pending::CONNECTED;
+    while let Some(call) = next_call(&mut core, index, generation, &mut place) {
+        drop(core);
+        let done = pump::guarded(cell, index, generation, "handler", || match call {
+            Call::Read => handler.on_read(&me),
+            Call::Write => handler.on_write(&me),
+            Call::Pressure(pressure) => handler.on_pressure(&me, pressure),
+            Call::Event(event) => handler.on_event(&me, &event),
+        });
+        core = cell.borrow_mut();
+        if done.is_none() {
+            break;
         }
-        if due.without(Pending::ENDS).is_empty() && core.push_waits(index) {
-            drop(core);
-            return push_before_end(cell, index);
+    }
+    finish(core, index, generation, handler, me);
+}
+
+/// The next callback of a round that is due at or behind `place`, which moves on; `None` at the round's end, which also
+/// comes when a callback freed or covered the bufferevent.
+fn next_call(
+    core: &mut Core,
+    index: Index,
+    generation: u32,
+    place: &mut Pending,
+) -> Option<Call> {
+    loop {
+        let node = core.find_mut(index, generation)?;
+        if node.covered() {
+            return None;
+        }
+        let what = node.deliverable().first_from(*place)?;
+        *place = what.next();
+        if what.intersects(Pending::ENDS) && core.push_waits(index) {
+            return None;
         }
         let node = core.node(index);
-        // Running already, further up this stack: the bits stay and are told after it.
-        let Some(handler) = node.take_handler() else { return };
-        let me = node.me.take().expect("the own handle is out only while the handler is");
-        (handler, me, node.generation)
-    };
-    let done = pump::guarded(cell, index, generation, "handler", || {
-        round(cell, index, generation, &mut *handler, &me);
-    });
-    finish(cell, index, generation, done.is_some().then_some(handler), me);
+        node.pending.remove(what);
+        if let Some(call) = due(node, what) {
+            return Some(call);
+        }
+    }
 }
 
 /// Only an end is left to tell and a push waits: does the push first.
@@ -69,39 +104,6 @@ fn push_before_end(cell: &RefCell<Core>, index: Index) {
         below = cell.borrow().get(below).map_or(NONE, |node| node.below);
     }
     cell.borrow_mut().queue_deliver(index);
-}
-
-/// Calls what is due, in order, each once.
-fn round(cell: &RefCell<Core>, index: Index, generation: u32, handler: &mut dyn Handler, me: &Bev) {
-    let mut place = Pending::CONNECTED;
-    loop {
-        let call = {
-            let mut core = cell.borrow_mut();
-            // Freed, or covered, by one of the callbacks.
-            let Some(node) = core.find(index, generation) else { return };
-            if node.covered() {
-                return;
-            }
-            let Some(what) = node.deliverable().first_from(place) else { return };
-            place = what.next();
-            if what.intersects(Pending::ENDS) && core.push_waits(index) {
-                return;
-            }
-            let node = core.node(index);
-            node.pending.remove(what);
-            due(node, what)
-        };
-        match call {
-            Some(Call::Read) => handler.on_read(me),
-            Some(Call::Write) => handler.on_write(me),
-            Some(Call::Pressure(pressure)) => handler.on_pressure(me, pressure),
-            Some(Call::Event(event)) => handler.on_event(me, &event),
-            None => {}
-        }
-        if place == Pending::EMPTY {
-            return;
-        }
-    }
 }
 
 /// Whether a callback's condition still holds, and with what it is called.
@@ -141,8 +143,12 @@ fn event(node: &mut Node, what: Pending) -> Option<Event> {
             Some(Event::Triggered(std::mem::take(&mut node.extras().triggered)))
         }
         Pending::WRITTEN => Some(Event::Written),
-        Pending::READ_END if node.read_end == End::Done => Some(Event::Eof),
+        Pending::READ_END if node.read_end == End::Done => {
+            node.flags.insert(Flags::END_TOLD);
+            Some(Event::Eof)
+        }
         Pending::READ_END => {
+            node.flags.insert(Flags::END_TOLD);
             let extras = node.extras();
             let direction = (!extras.connect_failed).then_some(Direction::Read);
             let error = extras.read_error.clone()?;
@@ -158,31 +164,28 @@ fn event(node: &mut Node, what: Pending) -> Option<Event> {
 
 /// Puts the handler back, or its replacement in, and has the next round run if one is due.
 fn finish(
-    cell: &RefCell<Core>,
+    mut core: RefMut<'_, Core>,
     index: Index,
     generation: u32,
-    handler: Option<Box<dyn Handler + Send>>,
+    handler: Box<dyn Handler + Send>,
     me: Bev,
 ) {
-    let mut core = cell.borrow_mut();
-    let old = match core.find_mut(index, generation) {
-        None => (handler, Some(me)),
-        Some(node) => {
-            node.me = Some(me);
-            let old = node.return_handler(handler);
-            let node = core.node(index);
-            if node.flags.intersects(Flags::FRESH) {
-                core.tell_unread(index);
-            }
-            if !core.node(index).pending.is_empty() {
-                core.queue_deliver(index);
-            }
-            core.maybe_reap(index);
-            (old, None)
-        }
+    let Some(node) = core.find_mut(index, generation) else {
+        // Freed: the handler is user code, dropped with nothing borrowed.
+        drop(core);
+        drop((handler, me));
+        return;
     };
+    node.me = Some(me);
+    let old = node.return_handler(Some(handler));
+    if node.flags.contains(Flags::FRESH) {
+        core.tell_read(index);
+    }
+    if !core.node(index).pending.is_empty() {
+        core.queue_deliver(index);
+    }
+    core.maybe_reap(index);
     drop(core);
-    // A handler that was replaced or freed is user code: dropped with nothing borrowed.
     drop(old);
 }
 

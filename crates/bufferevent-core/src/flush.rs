@@ -11,7 +11,7 @@ use crate::bev::{Bev, Handle};
 use crate::core::Core;
 use crate::direction::{Direction, Directions};
 use crate::error::{Error, Kind};
-use crate::node::{End, Index, NONE, Steps};
+use crate::node::{End, Index, NONE, Node, Steps};
 use crate::options::{Flushed, Mode};
 use crate::pump;
 
@@ -42,7 +42,11 @@ impl Bev {
             let moved = |core: &Core| {
                 core.find(index, generation).map_or(0, |node| match direction {
                     Direction::Read => node.bytes_read,
-                    Direction::Write => node.bytes_written,
+                    // What a layer held left it if the one below has got more.
+                    Direction::Write => {
+                        let got = |below: &Node| below.bytes_written + below.output.len() as u64;
+                        node.bytes_written + core.get(node.below).map_or(0, got)
+                    }
                 })
             };
             let before = moved(&cell.borrow());
@@ -61,7 +65,10 @@ impl Bev {
     fn flush_later(&self, direction: Direction, mode: Mode) -> Result<Flushed, Error> {
         self.own("flush", |core, index| {
             match (direction, mode) {
-                (Direction::Write, Mode::Finished) => core.want_end(index),
+                (Direction::Write, Mode::Finished) => {
+                    core.owe_flush(index);
+                    core.want_end(index);
+                }
                 (Direction::Write, Mode::Flush) => core.owe_flush(index),
                 (Direction::Write, Mode::Normal) => core.queue_push(index),
                 (Direction::Read, _) => core.queue_pull(index),
@@ -104,7 +111,10 @@ fn flush_down(cell: &RefCell<Core>, top: Index, mode: Mode) {
         match mode {
             Mode::Normal => core.queue_push(top),
             Mode::Flush => core.owe_flush(top),
-            Mode::Finished => core.want_end(top),
+            Mode::Finished => {
+                core.owe_flush(top);
+                core.want_end(top);
+            }
         }
     }
     for index in stack(cell, top) {

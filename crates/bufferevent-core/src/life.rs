@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use crate::context::Context;
 use crate::core::Core;
 use crate::direction::Directions;
-use crate::node::{End, Flags, Handling, Index, Link, NONE, Node};
+use crate::node::{End, Flags, Handling, Index, Link, NONE, Pending, Node};
 use crate::options::{Mode, Options};
 use crate::pump;
 
@@ -90,7 +90,9 @@ pub(crate) fn uncover(core: &mut Core, index: Index) {
     node.enabled = node.enabled_before;
     if node.read_end != End::Open {
         node.enabled.remove(Directions::READ);
-        node.pending.insert(crate::node::Pending::READ_END);
+        if !node.flags.contains(Flags::END_TOLD) {
+            node.pending.insert(Pending::READ_END);
+        }
     }
     if node.write_end == End::Failed {
         node.enabled.remove(Directions::WRITE);

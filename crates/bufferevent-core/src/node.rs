@@ -162,6 +162,8 @@ set! {
         FREE_NOW = 1 << 16;
         /// The partner has ended its output.
         END_ARRIVED = 1 << 17;
+        /// The handler was told of the end of the input.
+        END_TOLD = 1 << 18;
     }
 }
 
@@ -373,10 +375,10 @@ impl Node {
     pub(crate) fn has_to_send(&self) -> bool {
         match self.write_end {
             End::Open | End::Wanted => {
-                (self.gives() && (!self.output.is_empty() || self.write_end == End::Wanted))
-                    || self
-                        .flags
-                        .intersects(Flags::WANTS_WRITE.union(Flags::OWES_FLUSH))
+                let owes = !self.output.is_empty()
+                    || self.write_end == End::Wanted
+                    || self.flags.contains(Flags::OWES_FLUSH);
+                (owes && self.gives()) || self.flags.contains(Flags::WANTS_WRITE)
             }
             End::Done | End::Failed => false,
         }

@@ -44,6 +44,8 @@ pub(crate) enum Listed {
 
 thread_local! {
     static ACTIVE: Cell<bool> = const { Cell::new(false) };
+    /// How many are listed: cheaper to ask than the list.
+    static WAITING: Cell<usize> = const { Cell::new(0) };
     static LISTED: RefCell<VecDeque<Listed>> = const { RefCell::new(VecDeque::new()) };
 }
 
@@ -68,6 +70,7 @@ impl Drop for Active {
 pub(crate) fn list(listed: Listed) {
     // At the end of a thread its list is gone already, and with it whatever could still be done here.
     let added = LISTED.try_with(|list| list.borrow_mut().push_back(listed)).is_ok();
+    WAITING.set(WAITING.get() + usize::from(added));
     if added && let Some(active) = Active::begin() {
         drain(&active);
     }
@@ -96,7 +99,7 @@ pub(crate) fn run(domain: &Domain, change: impl FnOnce(&mut Core)) {
 /// As [`run`], for a source that became ready.
 #[inline]
 pub(crate) fn run_ready(domain: &Domain, index: Index, generation: u32, ready: Ready) {
-    let Some(active) = Active::begin() else { return };
+    let active = Active::begin();
     let lock = domain.lock();
     // What a layer has to know beyond "try it" is rare.
     if !ready.without(Ready::READABLE | Ready::WRITABLE).is_empty()
@@ -111,18 +114,25 @@ pub(crate) fn run_ready(domain: &Domain, index: Index, generation: u32, ready: R
             core.became_ready(index, directions(ready));
         }
     }
-    run_steps(&lock);
-    drop(lock);
-    drain(&active);
+    match active {
+        Some(active) => {
+            run_steps(&lock);
+            drop(lock);
+            drain(&active);
+        }
+        // A loop that is driven from within a handler: the active pump goes on.
+        None => relist(domain),
+    }
 }
 
 fn relist(domain: &Domain) {
     let arc = {
         let cell = domain.lock();
         let mut core = cell.borrow_mut();
-        if core.listed || core.running {
+        if core.running {
             return;
         }
+        // Also if it is marked already: the mark may be that of the very call that comes from the loop now.
         core.listed = true;
         core.domain_arc()
     };
@@ -134,7 +144,7 @@ fn relist(domain: &Domain) {
 /// Works the thread's list off, within its bound.
 #[inline]
 fn drain(active: &Active) {
-    if LISTED.with(|list| !list.borrow().is_empty()) {
+    if WAITING.get() > 0 {
         drain_listed(active);
     }
 }
@@ -142,6 +152,7 @@ fn drain(active: &Active) {
 fn drain_listed(_: &Active) {
     let mut runs = 0;
     while let Some(next) = LISTED.with(|list| list.borrow_mut().pop_front()) {
+        WAITING.set(WAITING.get() - 1);
         match next {
             Listed::Run(domain) if runs < RUNS_PER_TURN => {
                 runs += 1;
@@ -356,7 +367,7 @@ fn clipped(bytes: usize) -> u32 {
 
 /// One push of a node, in the given mode.
 pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
-    let (mut layer, generation, mode, share, settled) = {
+    let (mut layer, generation, mut cx) = {
         let mut core = cell.borrow_mut();
         let Some(node) = core.get(index) else { return };
         let wanted = if node.below == NONE {
@@ -375,9 +386,15 @@ pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
         }
         let node = core.node(index);
         let Some(layer) = node.layer.take() else { return };
-        let share = (node.below == NONE)
-            .then(|| node.max_single_write().saturating_sub(spent).max(1));
-        let mode = if node.write_end == End::Wanted {
+        let lent = node.below == NONE && !node.flags.contains(Flags::OUTPUT_LENT);
+        let (share, output) = if lent {
+            node.flags.insert(Flags::OUTPUT_LENT);
+            let share = node.max_single_write().saturating_sub(spent).max(1);
+            (Some(share), Some(std::mem::take(&mut node.output)))
+        } else {
+            (None, None)
+        };
+        let mode = if node.write_end == End::Wanted && node.gives() {
             Mode::Finished
         } else if node.flags.contains(Flags::OWES_FLUSH) {
             Mode::Flush
@@ -385,12 +402,13 @@ pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
             mode
         };
         let settled = node.link == Link::Open && node.write_end == End::Open;
-        (layer, node.generation, mode, share, settled)
+        let cx = Context::new(cell, index, node.generation, mode);
+        (layer, node.generation, cx.with_share(share).with_output(output).settled(settled))
     };
-    let mut cx =
-        Context::new(cell, index, generation, mode).with_share(share).settled(settled);
     let step = guarded(cell, index, generation, "push", || layer.push(&mut cx));
     let moved = cx.moved();
+    // Dropped at the end, with nothing borrowed, if the bufferevent was freed meanwhile.
+    let mut output = cx.into_output();
 
     let mut core = cell.borrow_mut();
     let Some(node) = core.find_mut(index, generation) else {
@@ -398,6 +416,16 @@ pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
         return put_back(cell, index, generation, layer);
     };
     node.layer = Some(layer);
+    if let Some(output) = &mut output {
+        node.flags.remove(Flags::OUTPUT_LENT);
+        if !node.output.is_empty() {
+            // Sums of lengths that fitted before fit again.
+            let _ = output.append(&mut node.output);
+        }
+        std::mem::swap(&mut node.output, output);
+        core.lost_output(index, moved);
+    }
+    let node = core.node(index);
     let transport = node.below == NONE;
     match step {
         Some(Step::Blocked) => node.flags.insert(Flags::BLOCKED),
@@ -456,7 +484,7 @@ impl Core {
     pub(crate) fn owe_flush(&mut self, index: Index) {
         let Some(node) = self.get_mut(index) else { return };
         // A transport holds nothing but its output, which it sends anyway.
-        if node.below != NONE && node.write_end == End::Open {
+        if node.below != NONE && matches!(node.write_end, End::Open | End::Wanted) {
             node.flags.insert(Flags::OWES_FLUSH);
         }
         self.queue_push(index);

@@ -79,6 +79,8 @@ impl Bev {
                 node.below = below;
                 // A layer over what is not connected yet hears of it when it is.
                 node.link = if link == Link::Open { Link::Open } else { Link::Idle };
+                // What waited there because a direction was disabled goes on.
+                core.opened(below, Directions::BOTH);
             }
             Self::first(domain.clone(), core, index)
         })?;

@@ -45,7 +45,7 @@ struct Reader {
 impl Handler for Reader {
     fn on_read(&mut self, bev: &Bev) {
         let mut seen = self.seen.lock().unwrap();
-        let most = if seen.calm { usize::MAX } else { self.random.below(200) };
+        let most = if seen.calm { usize::MAX } else { self.random.below(80) };
         let mut bytes = vec![0; most.min(bev.input().len())];
         let count = bev.read(&mut bytes).unwrap();
         seen.received.extend_from_slice(&bytes[..count]);
@@ -112,7 +112,7 @@ impl Run {
             seen: Arc::default(),
             sent: Vec::new(),
             to_send: {
-                let count = random.below(1500);
+                let count = random.below(400);
                 random.bytes(count)
             },
             finished: false,
@@ -182,7 +182,7 @@ impl Run {
     fn mark(&mut self) -> usize {
         match self.random.below(4) {
             0 => 0,
-            _ => self.least_mark + self.random.below(150),
+            _ => self.least_mark + self.random.below(60),
         }
     }
 
@@ -225,7 +225,7 @@ impl Run {
         let top = self.sides[side].top().clone();
         match self.random.below(12) {
             0..=2 => {
-                let most = self.random.below(300);
+                let most = self.random.below(120);
                 self.write(side, most);
             }
             // A direction that has ended refuses, which is right.
