@@ -367,15 +367,16 @@ fn clipped(bytes: usize) -> u32 {
 
 /// One push of a node, in the given mode.
 pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
-    let (mut layer, generation, mut cx) = {
+    let (mut layer, generation, connecting, mut cx) = {
         let mut core = cell.borrow_mut();
         let Some(node) = core.get(index) else { return };
+        let connecting = node.link == Link::Connecting;
         let wanted = if node.below == NONE {
             node.wants_push_at_bottom()
         } else {
             core.wants_push(index)
         };
-        if !wanted && node.link != Link::Connecting {
+        if !wanted && !connecting {
             return;
         }
         let spent = core.spent_writing as usize;
@@ -403,7 +404,8 @@ pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
         };
         let settled = node.link == Link::Open && node.write_end == End::Open;
         let cx = Context::new(cell, index, node.generation, mode);
-        (layer, node.generation, cx.with_share(share).with_output(output).settled(settled))
+        let cx = cx.with_share(share).with_output(output).settled(settled);
+        (layer, node.generation, connecting, cx)
     };
     let step = guarded(cell, index, generation, "push", || layer.push(&mut cx));
     let moved = cx.moved();
@@ -442,6 +444,10 @@ pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
             core.queue_push(index);
         }
         Some(Step::Again | Step::Done) | None => {}
+    }
+    // What was written before the connection stood was lent to the call that found it standing: nobody could ask for it.
+    if connecting {
+        core.queue_push(index);
     }
     if core.node(index).flags.contains(Flags::OWES_FLUSH) && core.node(index).output.is_empty() {
         core.flush_passed(index);
