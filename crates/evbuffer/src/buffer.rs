@@ -332,9 +332,21 @@ impl EvBuffer {
     #[doc(alias = "evbuffer_drain")]
     #[inline]
     pub fn drain(&mut self, n: usize) -> usize {
+        // The usual case by itself: it is short enough to become a part of the caller.
+        if let Segment::Own(own) = &mut self.head
+            && n < own.len()
+            && self.rest.as_ref().is_none_or(|rest| rest.extras.is_none())
+        {
+            own.advance(n);
+            return n;
+        }
+        self.drain_segments(n)
+    }
+
+    fn drain_segments(&mut self, n: usize) -> usize {
         let len = self.head.len();
         if n < len {
-            if self.rest.as_ref().is_none_or(|rest| rest.extras.is_none()) {
+            if self.is_plain() {
                 self.head.advance(n);
                 return n;
             }

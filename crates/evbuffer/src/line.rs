@@ -164,6 +164,7 @@ impl EvBuffer {
     }
 
     /// As [`line_in_head`](Self::line_in_head), for every case; the line is in the first segment afterwards.
+    #[inline(never)]
     fn line_anywhere(&mut self, eol: Eol, max_len: usize) -> Result<Option<(usize, usize)>, Error> {
         self.check_open(End::Front, DURING)?;
         let too_long = || Error::new(ErrorKind::LineTooLong, DURING);

@@ -163,12 +163,20 @@ impl AsRef<[u8]> for Piece {
 impl Segment {
     #[inline]
     pub(crate) fn len(&self) -> usize {
+        // As `bytes`: comparisons for the usual kinds.
         match self {
-            Self::Empty => 0,
             Self::Own(own) => own.len(),
+            Self::Empty => 0,
+            Self::Block(_) | Self::Shared(_) | Self::File(_) => self.len_elsewhere(),
+        }
+    }
+
+    fn len_elsewhere(&self) -> usize {
+        match self {
             Self::Block(piece) => (piece.end - piece.start) as usize,
             Self::Shared(bytes) => bytes.len(),
             Self::File(region) => region.len(),
+            Self::Empty | Self::Own(_) => 0,
         }
     }
 
@@ -177,9 +185,16 @@ impl Segment {
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Own(own) => own,
+            Self::Empty | Self::Block(_) | Self::Shared(_) | Self::File(_) => self.bytes_not_own(),
+        }
+    }
+
+    /// Apart, so that the usual kind costs a comparison and not a jump table.
+    fn bytes_not_own(&self) -> &[u8] {
+        match self {
             Self::Block(piece) => piece.as_ref(),
             Self::Shared(bytes) => bytes,
-            Self::Empty | Self::File(_) => &[],
+            Self::Empty | Self::Own(_) | Self::File(_) => &[],
         }
     }
 
