@@ -161,7 +161,8 @@ impl Handler for Side {
         self.session.relay.counters.callbacks.add(1);
         match event {
             Event::Eof => {
-                if self.other.finish().is_err() {
+                let finished = self.other.finish();
+                if finished.is_err() {
                     self.over(bev, self.way);
                 }
             }

@@ -27,7 +27,7 @@ pub(crate) fn on_termination(
     let watch = |number| {
         let notice = notice.clone();
         events
-            .signal(number, move || notice())
+            .signal(number, notice)
             .map_err(Failure::during("watching signals"))
     };
     Ok(Signals {
