@@ -103,6 +103,9 @@ const GROUPS: &[Group] = &[
             ns("timer_heap_add", Asked::Nothing),
             ns("timer_heap_readd", Asked::TimesAsFast(5.0)),
             ns("timer_heap_del", Asked::Nothing),
+            ns("timer_common_add", Asked::Nothing),
+            ns("timer_common_readd", Asked::Nothing),
+            ns("timer_common_del", Asked::Nothing),
         ],
     },
     Group {
