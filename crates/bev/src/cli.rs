@@ -19,7 +19,7 @@ const BUFFER: &str = "256KiB";
 /// Relay, cat and echo for TCP and Unix-domain sockets.
 ///
 /// An address is tcp:HOST:PORT or unix:PATH, with listen: in front where one listens (it may be left out where the position
-/// says so). An IPv6 address goes in brackets: tcp:[::1]:7000. A host name is looked up once, at the start. Port 0
+/// says so). An IPv6 address goes in brackets: `tcp:[::1]:7000`. A host name is looked up once, at the start. Port 0
 /// takes a free port; the first line of output says which.
 #[derive(Debug, Parser)]
 #[command(name = "bev", version, after_long_help = TABLE, after_help = "See --help for addresses and exit codes.")]

@@ -296,8 +296,7 @@ fn connect(
 
 /// A bar on standard error, where that is a terminal; else nothing.
 fn progress(bytes: u64) -> ProgressBar {
-    const TEMPLATE: &str =
-        "{bar:40} {bytes}/{total_bytes} checked, {binary_bytes_per_sec}, {eta} left";
+    const TEMPLATE: &str = "{bar:30} {bytes}/{total_bytes}, {binary_bytes_per_sec}, {eta} left";
     let bar = ProgressBar::new(bytes);
     if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
         bar.set_style(style);
@@ -445,5 +444,48 @@ impl Report<'_> {
             },
         })
         .to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client that sent `bytes` bytes and is to check what came back.
+    fn client(events: &EventLoop, bytes: u64) -> Client {
+        let run = Run {
+            events: LoopHandle::clone(events),
+            sent: Counter::default(),
+            checked: Counter::default(),
+            callbacks: Counter::default(),
+            state: Mutex::new((1, None)),
+        };
+        Client {
+            number: 0,
+            run: Arc::new(run),
+            source: Stream::new(1),
+            to_send: 0,
+            check: Stream::new(1),
+            to_receive: bytes,
+            received: EvBuffer::new(),
+        }
+    }
+
+    fn check(bytes: &[u8], expected: u64) -> Option<Code> {
+        let events = EventLoop::new().expect("a loop");
+        let mut client = client(&events, expected);
+        client.received.append_slice(bytes).expect("appended");
+        client.check();
+        client.run.state().1.as_ref().map(Failure::code)
+    }
+
+    #[test]
+    fn one_wrong_byte_or_one_too_many_is_a_mismatch() {
+        let mut bytes = Stream::new(1).chunk().to_vec();
+        let count = bytes.len() as u64;
+        assert_eq!(check(&bytes, count), None);
+        assert_eq!(check(&bytes, count - 1), Some(Code::Mismatch));
+        bytes[4321] ^= 0x80;
+        assert_eq!(check(&bytes, count), Some(Code::Mismatch));
     }
 }

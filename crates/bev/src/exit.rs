@@ -59,8 +59,12 @@ impl Failure {
         move |error| Self::because(Code::Runtime, what, &error)
     }
 
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(self.code as u8)
+        ExitCode::from(self.code() as u8)
     }
 }
 

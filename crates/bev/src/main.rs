@@ -18,7 +18,7 @@ mod session;
 mod signals;
 mod stats;
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use bufferevent::EventLoop;
@@ -35,7 +35,8 @@ fn main() -> ExitCode {
     match Cli::of_process().and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("bev: {failure}");
+            // Nobody reads it: the code still says.
+            let _ = writeln!(std::io::stderr(), "bev: {failure}");
             failure.exit_code()
         }
     }

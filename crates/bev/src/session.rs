@@ -87,15 +87,19 @@ pub(crate) fn join(relay: &Arc<Relay>, client: &Bev, peer: Address) -> Result<()
         over: AtomicU8::new(0),
         broken: AtomicBool::new(false),
     });
-    let upstream = Builder::new(&relay.events)
-        .nodelay(true)
-        .handler(Side {
-            way: Way::Down,
-            other: client.clone(),
-            session: session.clone(),
-        })
-        .connect(&relay.upstream)
-        .inspect_err(|error| session.unreachable(error))?;
+    let handler = Side {
+        way: Way::Down,
+        other: client.clone(),
+        session: session.clone(),
+    };
+    let connecting = Builder::new(&relay.events).nodelay(true).handler(handler);
+    let upstream = match connecting.connect(&relay.upstream) {
+        Ok(upstream) => upstream,
+        Err(error) => {
+            session.unreachable(&error);
+            return client.free().map(drop);
+        }
+    };
     client
         .set_handler(Side {
             way: Way::Up,

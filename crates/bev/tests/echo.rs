@@ -1,4 +1,7 @@
 //! `bev echo`: what comes back, what is thrown away, and what a client that never reads costs.
+//!
+//! Services are ended by signals, which is why this is for Unix.
+#![cfg(unix)]
 
 mod support;
 
@@ -78,7 +81,6 @@ fn a_client_that_never_reads_is_not_read_any_more() {
 }
 
 #[test]
-#[cfg(unix)]
 fn a_unix_path_is_left_when_the_service_ends() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("echo.sock");

@@ -1,4 +1,7 @@
 //! `bev relay`: data both ways, ends, marks and limits.
+//!
+//! Services are ended by signals, which is why this is for Unix.
+#![cfg(unix)]
 
 mod support;
 
@@ -90,7 +93,6 @@ fn an_end_closes_one_direction_and_the_other_goes_on() {
 }
 
 #[test]
-#[cfg(unix)]
 fn unix_paths_work_on_both_sides() {
     use std::os::unix::net::{UnixListener, UnixStream};
     for backend in BACKENDS {
@@ -262,7 +264,6 @@ fn a_refused_upstream_closes_the_client_and_says_one_line() {
 }
 
 #[test]
-#[cfg(unix)]
 fn a_missing_path_is_unreachable_too() {
     let folder = tempfile::tempdir().expect("a folder");
     let address = format!("unix:{}", folder.path().join("nobody").display());
