@@ -44,6 +44,8 @@ pub(crate) struct Handle {
 ///
 /// Source: libevent's `struct bufferevent *`.
 #[doc(alias = "bufferevent")]
+#[doc(alias = "bufferevent_incref")]
+#[doc(alias = "bufferevent_decref")]
 pub struct Bev(pub(crate) Arc<Handle>);
 
 /// What has passed through a bufferevent, and what waits in it, in bytes.

@@ -89,6 +89,7 @@ struct Inner {
 
 /// Accepts connections until it is dropped.
 #[doc(alias = "evconnlistener")]
+#[doc(alias = "evconnlistener_free")]
 #[must_use = "dropping the listener closes it"]
 pub struct Listener {
     inner: Arc<Inner>,

@@ -23,6 +23,7 @@ pub trait Host: Send + Sync + 'static {
     fn thread(&self) -> ThreadNumber;
 
     /// The time at the start of the loop's current turn; between turns, the time now.
+    #[doc(alias = "event_base_gettimeofday_cached")]
     fn now(&self) -> Moment;
 
     /// Has the loop call [`Target::run`] with `key`, once, in the given phase.

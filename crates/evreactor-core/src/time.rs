@@ -61,6 +61,7 @@ impl Sub for Moment {
 /// Where a loop takes the time from.
 pub trait Clock: Send + Sync + fmt::Debug + 'static {
     /// The time now. Never earlier than an answer given before.
+    #[doc(alias = "event_gettime_monotonic")]
     fn now(&self) -> Moment;
 }
 

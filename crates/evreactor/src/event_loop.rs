@@ -53,6 +53,7 @@ use crate::source::Token;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[doc(alias = "event_base")]
+#[doc(alias = "event_base_free")]
 pub struct EventLoop {
     handle: LoopHandle,
     poller: RefCell<Poller>,
@@ -99,6 +100,7 @@ impl EventLoop {
     }
 
     /// A loop with options.
+    #[doc(alias = "event_config_new")]
     pub fn builder() -> Builder {
         Builder::new()
     }
@@ -133,6 +135,7 @@ impl EventLoop {
     /// # Errors
     /// [`RunError`]: it is running already, or the backend failed.
     #[doc(alias = "event_base_dispatch")]
+    #[doc(alias = "event_base_loop")]
     pub fn run(&self) -> Result<Outcome, RunError> {
         self.drive(Mode::WhileAlive)
     }

@@ -97,6 +97,8 @@ impl LoopHandle {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[doc(alias = "event_add")]
+    #[doc(alias = "event_new")]
+    #[doc(alias = "event_assign")]
     pub fn register(
         &self,
         source: &impl AsSource,
@@ -314,6 +316,7 @@ impl Timer {
 
     /// Cancels the timer. Returns whether it had not fired.
     #[doc(alias = "evtimer_del")]
+    #[doc(alias = "event_remove_timer")]
     pub fn cancel(mut self) -> bool {
         self.handle
             .take()

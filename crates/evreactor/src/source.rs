@@ -266,6 +266,7 @@ pub(crate) fn raw_of(source: &impl AsSource) -> RawSource {
 /// nothing unsound happens: the loop notices when the number comes back, and no event goes to the wrong
 /// target. But if a duplicate of the descriptor is still open, the system may go on reporting for it in vain.
 #[doc(alias = "event")]
+#[doc(alias = "event_free")]
 #[must_use = "dropping the registration ends it"]
 pub struct Registration {
     shared: Arc<Shared>,
