@@ -1,14 +1,13 @@
 //! The one place the workspace's concurrent code takes its primitives from.
 //!
-//! Locks, atomics, channels and thread identity of `evreactor` and `bufferevent-core` come from here
-//! (parking_lot's, std's and crossbeam's), so that a model checker can be put under the same code by changing this file alone.
+//! Locks, atomics and thread identity of `evreactor` and `bufferevent-core` come from here (parking_lot's and
+//! std's), so that a model checker can be put under the same code by changing this file alone.
 //!
 //! # Invariants
 //! - [`thread_number`] is never reused within a process, unlike the system's thread ids: "same
 //!   number" proves "same thread".
 //! - Thread identity and the locks come from the same place, so that they can only be replaced together.
 
-pub use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 pub use parking_lot::{Condvar, Mutex, MutexGuard, ReentrantMutex, ReentrantMutexGuard};
 pub use std::sync::{Arc, Weak, atomic};
 pub use std::thread;

@@ -5,7 +5,8 @@
 //! - `closed` is kept in each table, under that table's lock, so nothing slips in behind [`Shared::close`].
 //! - Work is made visible first, the bell is rung second: see `doorbell.rs`.
 //! - One queue per phase and priority takes the calls of every thread, so "in the order in which they were asked
-//!   for" holds across threads as well. (A channel for foreign threads beside a local queue would not keep it.)
+//!   for" holds across threads as well. A channel for other threads beside the loop's own queue would not keep it, and is slower
+//!   (`docs/decisions/one-queue-for-all-threads.md`).
 
 use std::any::Any;
 use std::collections::VecDeque;

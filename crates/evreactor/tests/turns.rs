@@ -426,6 +426,51 @@ fn no_wake_up_is_lost_at_any_moment_of_falling_asleep() {
     });
 }
 
+/// Four threads and the loop's own ask for calls of every phase and priority while the loop runs: those that one thread asks for
+/// come in its order, in each queue, and none is lost or comes twice.
+#[test]
+fn calls_of_one_thread_keep_their_order() {
+    const THREADS: u64 = 4;
+    const CALLS: u64 = 3_000;
+    let phase = |key: u64| [Phase::Turn, deferred(0), deferred(2)][key as usize % 3];
+    each_backend(|builder| {
+        let events = builder.priorities(3).build().expect("a loop");
+        let log = Log::new();
+        let hold = Arc::new(events.hold());
+        let threads: Vec<_> = (1..=THREADS)
+            .map(|thread| {
+                let (handle, log, hold) = (events.clone(), log.clone(), hold.clone());
+                std::thread::spawn(move || {
+                    for key in 0..CALLS {
+                        schedule(&handle, phase(key), &log, thread * CALLS + key);
+                    }
+                    drop(hold);
+                })
+            })
+            .collect();
+        drop(hold);
+        for key in 0..CALLS {
+            schedule(&events, phase(key), &log, key);
+            if key % 7 == 0 {
+                events.poll().expect("the loop runs");
+            }
+        }
+        assert_eq!(events.run().expect("the loop runs"), Outcome::Empty);
+        for thread in threads {
+            thread.join().expect("it has asked for all");
+        }
+        let keys = log.keys();
+        for thread in 0..=THREADS {
+            for first in 0..3 {
+                let asked = (first..CALLS).step_by(3).map(|key| thread * CALLS + key);
+                let came = keys.iter().copied();
+                let came = came.filter(|key| key / CALLS == thread && key % CALLS % 3 == first);
+                assert!(came.eq(asked), "thread {thread}, queue {first}");
+            }
+        }
+    });
+}
+
 #[test]
 fn calls_keep_their_order_across_threads() {
     each_backend(|builder| {
@@ -443,6 +488,40 @@ fn calls_keep_their_order_across_threads() {
         events.poll().expect("the loop runs");
         assert_eq!(log.keys(), (0..100).collect::<Vec<_>>());
         drop(hold);
+    });
+}
+
+/// What another thread asked for is dropped with the loop, and a panic in one drop takes no other along.
+#[test]
+fn calls_that_never_came_are_dropped_with_the_loop() {
+    struct Counts(Arc<AtomicUsize>);
+    impl Drop for Counts {
+        fn drop(&mut self) {
+            let before = self.0.fetch_add(1, Ordering::SeqCst);
+            assert_ne!(before, 3, "the fourth drop panics, as the test wants");
+        }
+    }
+    each_backend(|builder| {
+        let events = builder.build().expect("a loop");
+        let handle = events.clone();
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let counted = dropped.clone();
+        std::thread::spawn(move || {
+            for _ in 0..100 {
+                let counts = Counts(counted.clone());
+                handle
+                    .post(move || drop(counts))
+                    .expect("the loop is there");
+            }
+        })
+        .join()
+        .expect("it has posted all");
+        let handle = events.clone();
+        drop(events);
+        assert_eq!(dropped.load(Ordering::SeqCst), 100);
+        assert_eq!(handle.stats().panics, 1);
+        let late = std::thread::spawn(move || handle.post(|| {}));
+        assert_eq!(late.join().expect("it ends"), Err(LoopClosed));
     });
 }
 
