@@ -446,7 +446,7 @@ pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
         Some(Step::Again | Step::Done) | None => {}
     }
     // What was written before the connection stood was lent to the call that found it standing: nobody could ask for it.
-    if connecting {
+    if connecting && core.node(index).link == Link::Open {
         core.queue_push(index);
     }
     if core.node(index).flags.contains(Flags::OWES_FLUSH) && core.node(index).output.is_empty() {
