@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bufferevent_core::{Bev, Direction, Directions, Event, Handler, Options, READ, TriggerOptions, WRITE};
+use bufferevent_core::{
+    Bev, Direction, Directions, Event, Handler, Options, READ, TriggerOptions, WRITE,
+};
 use bufferevent_pair::pair;
 use bufferevent_testkit::{Loop, Network, Random, Through, faulty, spec};
 
@@ -45,7 +47,11 @@ struct Reader {
 impl Handler for Reader {
     fn on_read(&mut self, bev: &Bev) {
         let mut seen = self.seen.lock().unwrap();
-        let most = if seen.calm { usize::MAX } else { self.random.below(80) };
+        let most = if seen.calm {
+            usize::MAX
+        } else {
+            self.random.below(80)
+        };
         let mut bytes = vec![0; most.min(bev.input().len())];
         let count = bev.read(&mut bytes).unwrap();
         seen.received.extend_from_slice(&bytes[..count]);
@@ -108,7 +114,11 @@ impl Run {
             pair(&events).unwrap()
         };
         let side = |bev: Bev, random: &mut Random| Side {
-            levels: vec![Level { bev, read_limit: usize::MAX, write_limit: usize::MAX }],
+            levels: vec![Level {
+                bev,
+                read_limit: usize::MAX,
+                write_limit: usize::MAX,
+            }],
             seen: Arc::default(),
             sent: Vec::new(),
             to_send: {
@@ -121,7 +131,14 @@ impl Run {
         let greets = random.once_in(4);
         let least_mark = if greets { 32 } else { 1 };
         let calls = Arc::default();
-        let mut run = Self { events, random, sides, calls, operations: 0, least_mark };
+        let mut run = Self {
+            events,
+            random,
+            sides,
+            calls,
+            operations: 0,
+            least_mark,
+        };
         for side in 0..2 {
             run.install(side);
             run.move_marks(side, 0);
@@ -164,10 +181,17 @@ impl Run {
         let enabled = top.enabled();
         let above = top.over(Options::EMPTY, layer).unwrap();
         let stats = top.stats();
-        let below = self.sides[side].levels.last_mut().expect("a stack has a transport");
+        let below = self.sides[side]
+            .levels
+            .last_mut()
+            .expect("a stack has a transport");
         // What was written to it while it was on top is there already.
         below.write_limit = below.write_limit.max(stats.output);
-        let level = Level { bev: above, read_limit: usize::MAX, write_limit: usize::MAX };
+        let level = Level {
+            bev: above,
+            read_limit: usize::MAX,
+            write_limit: usize::MAX,
+        };
         self.sides[side].levels.push(level);
         self.install(side);
         let place = self.sides[side].levels.len() - 1;
@@ -234,7 +258,9 @@ impl Run {
             6 => any.suspend(directions).unwrap(),
             7 => any.resume(directions).unwrap(),
             // The handler takes some more of what it left lying.
-            8 => top.trigger(READ, TriggerOptions::IGNORE_WATERMARKS).unwrap(),
+            8 => top
+                .trigger(READ, TriggerOptions::IGNORE_WATERMARKS)
+                .unwrap(),
             9 => self.move_marks(side, place),
             10 if self.random.once_in(4) => self.finish(side),
             11 if self.random.once_in(3)
@@ -260,25 +286,43 @@ impl Run {
             for (place, level) in side.levels.iter().enumerate() {
                 let stats = level.bev.stats();
                 // Covered, and never given a mark: it reads ahead by the default.
-                let most = if place < top { level.read_limit.max(READ_AHEAD) } else { usize::MAX };
+                let most = if place < top {
+                    level.read_limit.max(READ_AHEAD)
+                } else {
+                    usize::MAX
+                };
                 let marked = level.bev.watermark(Direction::Read).high() != 0;
                 let most = if marked { level.read_limit } else { most };
-                assert!(stats.input <= most, "{} > {most} bytes in an input", stats.input);
+                assert!(
+                    stats.input <= most,
+                    "{} > {most} bytes in an input",
+                    stats.input
+                );
                 if place < top {
                     // A greeting goes past the mark: one unit.
                     let most = level.write_limit.saturating_add(self.least_mark);
-                    assert!(stats.output <= most, "{} > {most} bytes in an output", stats.output);
+                    assert!(
+                        stats.output <= most,
+                        "{} > {most} bytes in an output",
+                        stats.output
+                    );
                 }
             }
         }
     }
 
     fn received(&self) -> usize {
-        self.sides.iter().map(|side| side.seen.lock().unwrap().received.len()).sum()
+        self.sides
+            .iter()
+            .map(|side| side.seen.lock().unwrap().received.len())
+            .sum()
     }
 
     fn ends(&self) -> usize {
-        self.sides.iter().map(|side| side.seen.lock().unwrap().ends).sum()
+        self.sides
+            .iter()
+            .map(|side| side.seen.lock().unwrap().ends)
+            .sum()
     }
 
     /// Lets everything go, and waits for the end of both streams. Once the handlers have taken what
@@ -293,7 +337,8 @@ impl Run {
             // A direction that has ended refuses, which is right.
             let _ = top.enable(Directions::BOTH);
             self.sides[side].seen.lock().unwrap().calm = true;
-            top.trigger(READ, TriggerOptions::IGNORE_WATERMARKS).unwrap();
+            top.trigger(READ, TriggerOptions::IGNORE_WATERMARKS)
+                .unwrap();
         }
         let mut before = (usize::MAX, usize::MAX);
         while self.ends() < 2 {
@@ -311,7 +356,12 @@ impl Run {
         let sides = self.sides.each_ref().map(|side| {
             let levels = side.levels.iter().map(|level| {
                 let bev = &level.bev;
-                format!("{:?} {:?} {:?}", bev.stats(), bev.enabled(), bev.watermark(Direction::Read))
+                format!(
+                    "{:?} {:?} {:?}",
+                    bev.stats(),
+                    bev.enabled(),
+                    bev.watermark(Direction::Read)
+                )
             });
             levels.collect::<Vec<_>>().join("\n    ")
         });
@@ -336,7 +386,10 @@ impl Run {
         let bytes: usize = self.sides.iter().map(|side| side.sent.len() + 64).sum();
         let most = 4 * levels * (bytes + 8 * self.operations);
         let calls = self.calls.load(Ordering::Relaxed);
-        assert!(calls <= most, "{calls} calls for {bytes} bytes through {levels} levels");
+        assert!(
+            calls <= most,
+            "{calls} calls for {bytes} bytes through {levels} levels"
+        );
     }
 }
 

@@ -101,8 +101,7 @@ impl Log {
         self.inner().told.clone()
     }
 
-    /// All that was told since this was last asked.
-    #[must_use]
+    /// All that was told since this was last asked, which is forgotten then.
     pub fn news(&self) -> Vec<Told> {
         std::mem::take(&mut self.inner().told)
     }

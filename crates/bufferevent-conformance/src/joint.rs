@@ -1,0 +1,223 @@
+//! What a type brings to the suite, and what every check stands on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bufferevent_core::{Bev, Options, READ};
+use bufferevent_testkit::record;
+use evreactor::{EventLoop, LoopHandle};
+use evreactor_core::{Clock, Host, Moment};
+
+use crate::{anatomy, callbacks, end, flush, general, life, marks, timeouts};
+
+/// Two joined bufferevents at a time, of one type on one loop.
+pub trait Joint {
+    /// The type's name in the records: `"pair"`, `"tcp"`.
+    fn kind(&self) -> &str;
+
+    /// The backend's name in the records: `"virtual"`, `"mio"`.
+    fn backend(&self) -> &str;
+
+    /// Two joined bufferevents, connected, both with `options`.
+    fn make(&self, options: Options) -> (Bev, Bev);
+
+    /// The loop that they run on.
+    fn host(&self) -> Arc<dyn Host>;
+
+    /// Runs what can be run now, without letting time pass. Returns whether there was anything.
+    fn turn(&self) -> bool;
+
+    /// Lets time pass, firing each timer at its moment.
+    fn advance(&self, span: Duration);
+
+    /// Bytes that may vanish between the two, at most: what the system's buffers hold.
+    fn absorbs(&self) -> usize;
+
+    /// Panics in callbacks that the loop has caught.
+    fn panics(&self) -> u64;
+
+    /// Whether there is a descriptor below.
+    fn has_descriptor(&self) -> bool;
+}
+
+/// Turns without any event after which nothing more is expected. Data sent on a loopback device has arrived by then.
+const QUIET_TURNS: usize = 3;
+
+/// How long a check waits for something that has to come, in real time.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl dyn Joint + '_ {
+    /// Runs until nothing more happens by itself.
+    pub(crate) fn settle(&self) {
+        let mut quiet = 0;
+        while quiet < QUIET_TURNS {
+            quiet = if self.turn() { 0 } else { quiet + 1 };
+        }
+    }
+
+    /// Runs until `done`, without letting virtual time pass.
+    ///
+    /// # Panics
+    /// If it does not come about.
+    pub(crate) fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !done() {
+            if !self.turn() {
+                assert!(start.elapsed() < PATIENCE, "in vain: {what}");
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Two joined bufferevents with default options.
+    pub(crate) fn pair(&self) -> (Bev, Bev) {
+        self.make(Options::EMPTY)
+    }
+
+    /// Fills the way from `near` until it has `count` bytes left in its output. The far end must not be reading. Returns how
+    /// many bytes that took.
+    pub(crate) fn stuff(&self, near: &Bev, count: usize) -> usize {
+        let mut written = 0;
+        while near.output().len() < count {
+            let more = count.max(64 * 1024);
+            near.write(&vec![b'x'; more]).expect("it may be written to");
+            written += more;
+            self.settle();
+            assert!(written <= self.absorbs() + 2 * more, "nothing stops it");
+        }
+        written
+    }
+
+    /// Reads `count` bytes at `bev`, whenever they come.
+    pub(crate) fn take(&self, bev: &Bev, count: usize) -> Vec<u8> {
+        let mut taken = Vec::new();
+        bev.enable(READ).expect("it has not ended");
+        self.until("bytes to take", || {
+            let mut bytes = vec![0; count - taken.len()];
+            let read = bev.read(&mut bytes).expect("it may be read from");
+            taken.extend_from_slice(&bytes[..read]);
+            taken.len() == count
+        });
+        taken
+    }
+}
+
+/// One check, and its name.
+pub(crate) type Check = (&'static str, fn(&dyn Joint));
+
+/// Says which check it was, on what.
+struct Running(String);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the check was {}", self.0);
+        }
+    }
+}
+
+/// Runs every check of the suite, each on a joint of its own.
+///
+/// # Panics
+/// If a check fails; all are run, and the names of those that failed are in the message.
+pub fn check_all(make: &dyn Fn() -> Box<dyn Joint>) {
+    let suites = [
+        anatomy::CHECKS,
+        callbacks::CHECKS,
+        marks::CHECKS,
+        end::CHECKS,
+        general::CHECKS,
+        timeouts::CHECKS,
+        flush::CHECKS,
+        life::CHECKS,
+    ];
+    let mut failed = Vec::new();
+    for (name, check) in suites.into_iter().flatten() {
+        let joint = make();
+        let (kind, backend) = (joint.kind().to_owned(), joint.backend().to_owned());
+        let running = Running(format!("{name} on {kind} over {backend}"));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let running = running;
+            record::within(&kind, &backend, || check(&*joint));
+            drop(running);
+        }));
+        if result.is_err() {
+            failed.push(*name);
+        }
+    }
+    assert!(
+        failed.is_empty(),
+        "{} checks failed: {}",
+        failed.len(),
+        failed.join(", ")
+    );
+}
+
+/// A clock that stands still until it is moved.
+#[derive(Clone, Debug, Default)]
+pub struct ManualClock(Arc<AtomicU64>);
+
+impl ManualClock {
+    /// Moves it to `moment`.
+    pub fn set(&self, moment: Moment) {
+        self.0.store(moment.as_nanos(), Ordering::Relaxed);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Moment {
+        Moment::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// A real loop whose time is moved by hand.
+pub(crate) struct RealLoop {
+    events: EventLoop,
+    clock: ManualClock,
+}
+
+impl RealLoop {
+    pub(crate) fn new(backend: &str) -> Self {
+        let clock = ManualClock::default();
+        let events = EventLoop::builder()
+            .backend(backend)
+            .clock(Arc::new(clock.clone()))
+            .build()
+            .expect("the backend is there");
+        Self { events, clock }
+    }
+
+    pub(crate) fn handle(&self) -> &LoopHandle {
+        &self.events
+    }
+
+    pub(crate) fn backend(&self) -> &'static str {
+        self.events.backend()
+    }
+
+    pub(crate) fn panics(&self) -> u64 {
+        self.events.stats().panics
+    }
+
+    pub(crate) fn turn(&self) -> bool {
+        let calls = || {
+            let stats = self.events.stats();
+            stats.events + stats.timers + stats.deferred + stats.tasks
+        };
+        let before = calls();
+        self.events.poll().expect("the backend waits");
+        calls() != before
+    }
+
+    pub(crate) fn advance(&self, joint: &dyn Joint, span: Duration) {
+        let end = self.clock.now() + span;
+        joint.settle();
+        while let Some(due) = self.events.next_timer().filter(|due| *due <= end) {
+            self.clock.set(due.max(self.clock.now()));
+            joint.settle();
+        }
+        self.clock.set(end);
+        joint.settle();
+    }
+}
