@@ -398,9 +398,16 @@ static void run_timers(evutil_socket_t fd, short what, void *data)
 	}
 }
 
+static void timer_row(int common, const char *operation, int outside, struct best best, size_t times)
+{
+	char row[64];
+	snprintf(row, sizeof row, "timer_%s_%s%s", common ? "common" : "heap", operation, outside ? "_outside" : "");
+	ns_each(row, best, times);
+}
+
 /* 100,000 timers of 1 to 61 s in the heap, or all of 30 s in a common-timeout queue; added from inside the
- * loop, as a server does, where the loop's cached time spares a clock read. */
-static void timers(int common)
+ * loop, as a server does, where the loop's cached time spares a clock read, or outside of it. */
+static void timers(int common, int outside)
 {
 	struct event_base *base = event_base_new();
 	struct timers *all = calloc(1, sizeof *all);
@@ -414,11 +421,15 @@ static void timers(int common)
 		all->after[i] = common ? *queue : spread;
 		event_assign(&all->events[i], base, -1, 0, on_timer, NULL);
 	}
-	event_base_once(base, -1, EV_TIMEOUT, run_timers, all, &at_once);
-	event_base_loop(base, EVLOOP_ONCE);
-	ns_each(common ? "timer_common_add" : "timer_heap_add", all->add, TIMERS);
-	ns_each(common ? "timer_common_readd" : "timer_heap_readd", all->readd, (size_t)READD_ROUNDS * TIMERS);
-	ns_each(common ? "timer_common_del" : "timer_heap_del", all->del, TIMERS);
+	if (outside) {
+		run_timers(-1, 0, all);
+	} else {
+		event_base_once(base, -1, EV_TIMEOUT, run_timers, all, &at_once);
+		event_base_loop(base, EVLOOP_ONCE);
+	}
+	timer_row(common, "add", outside, all->add, TIMERS);
+	timer_row(common, "readd", outside, all->readd, (size_t)READD_ROUNDS * TIMERS);
+	timer_row(common, "del", outside, all->del, TIMERS);
 	event_base_free(base);
 	free(all);
 }
@@ -441,8 +452,9 @@ int main(int argc, char **argv)
 		pair_moves("pair_64K", 64 * KIB, 1, GIB);
 		pair_moves("pair_4K_loop_each", 4 * KIB, 1, GIB / 8);
 	} else if (!strcmp(group, "timers")) {
-		timers(0);
-		timers(1);
+		for (int common = 0; common < 2; common++)
+			for (int outside = 0; outside < 2; outside++)
+				timers(common, outside);
 	} else {
 		fprintf(stderr, "usage: %s buffer|pair|timers\n", argv[0]);
 		return 2;
