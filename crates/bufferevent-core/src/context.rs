@@ -640,8 +640,11 @@ impl Core {
             return 0;
         }
         match mode {
-            Mode::Normal => node.read_limit().saturating_sub(node.input.len()),
-            Mode::Flush | Mode::Finished => usize::MAX,
+            // What is thrown away needs no room.
+            Mode::Normal if !node.flags.contains(Flags::DISCARD) => {
+                node.read_limit().saturating_sub(node.input.len())
+            }
+            Mode::Normal | Mode::Flush | Mode::Finished => usize::MAX,
         }
     }
 
