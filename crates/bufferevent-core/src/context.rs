@@ -456,6 +456,8 @@ impl<'a> Context<'a> {
         if let Some(node) = core.find_mut(partner.index, partner.generation) {
             node.flags.insert(Flags::END_ARRIVED);
             core.queue_pull(partner.index);
+            // What it still has to give may have nowhere to go any more.
+            core.queue_push(partner.index);
         }
     }
 
