@@ -179,7 +179,7 @@ fn finish(
     node.me = Some(me);
     let old = node.return_handler(Some(handler));
     if node.flags.contains(Flags::FRESH) {
-        core.tell_read(index);
+        core.tell_unread(index);
     }
     if !core.node(index).pending.is_empty() {
         core.queue_deliver(index);
