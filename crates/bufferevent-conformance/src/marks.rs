@@ -79,9 +79,12 @@ fn write_low(joint: &dyn Joint) {
     joint.settle();
     assert_eq!(log.told(), [], "nothing was written");
     let _ = joint.stuff(&near, 100_000);
+    log.news();
+    joint.settle();
     assert_eq!(log.told(), [], "the output is above the mark of 0");
     far.enable(READ).unwrap();
     joint.until("an empty output", || log.has(&Told::Write(0)));
+    joint.settle();
     assert_eq!(log.writes(), 1, "once, at the mark: {:?}", log.told());
 
     // A mark of its own: told at or below it.
@@ -91,6 +94,7 @@ fn write_low(joint: &dyn Joint) {
     near.set_write_watermark(50_000, 0).unwrap();
     far.set_read_watermark(0, 4000).unwrap();
     let _ = joint.stuff(&near, 120_000);
+    log.news();
     far.enable(READ).unwrap();
     while log.writes() == 0 {
         assert!(near.output().len() > 50_000 || log.writes() > 0);
@@ -219,7 +223,10 @@ fn pressure(joint: &dyn Joint) {
     );
     assert!(told.contains(&eased), "{told:?}");
     near.set_write_watermark(0, 0).unwrap();
-    assert_eq!(near.room(), usize::MAX);
+    assert!(
+        near.room() > 10_000,
+        "without a mark of its own, that of what is below counts"
+    );
 }
 
 fn max_output(joint: &dyn Joint) {
