@@ -87,7 +87,9 @@ impl Input<'_> {
     #[doc(alias = "evbuffer_add_buffer")]
     pub fn move_to(&self, count: usize, buffer: &mut EvBuffer) -> Result<usize, Error> {
         self.shrink("read_buffer", |input| {
-            input.move_to(count, buffer).map_err(|error| refused("read_buffer", error))
+            input
+                .move_to(count, buffer)
+                .map_err(|error| refused("read_buffer", error))
         })
     }
 
@@ -135,7 +137,9 @@ impl Input<'_> {
     #[doc(alias = "evbuffer_find")]
     pub fn find(&self, needle: &[u8]) -> Result<Option<usize>, Error> {
         self.shrink("find", |input| {
-            let found = input.search(needle).map_err(|error| refused("find", error))?;
+            let found = input
+                .search(needle)
+                .map_err(|error| refused("find", error))?;
             Ok(found.map(|position| position.offset()))
         })
     }
@@ -207,7 +211,9 @@ impl Output<'_> {
     /// As [`Bev::write`].
     #[doc(alias = "evbuffer_add_reference")]
     pub fn append_bytes(&self, bytes: Bytes) -> Result<(), Error> {
-        self.grow("append_bytes", bytes.len(), |output| output.append_bytes(bytes))
+        self.grow("append_bytes", bytes.len(), |output| {
+            output.append_bytes(bytes)
+        })
     }
 
     /// Adds a range of a file. A socket sends it without it ever entering this process, where the system can.
@@ -217,7 +223,9 @@ impl Output<'_> {
     #[doc(alias = "evbuffer_add_file")]
     #[doc(alias = "evbuffer_add_file_segment")]
     pub fn append_file(&self, region: FileRegion) -> Result<(), Error> {
-        self.grow("append_file", region.len(), |output| output.append_file(region))
+        self.grow("append_file", region.len(), |output| {
+            output.append_file(region)
+        })
     }
 
     /// Moves all that waits in `input` behind what is here, without copying; returns how many bytes. `input` may be
@@ -268,7 +276,8 @@ impl Output<'_> {
         }
         // Another domain: asked first, so that what was taken out there need not go back.
         let waiting = input.len();
-        self.0.own(OPERATION, |core, to| core.may_write(to, OPERATION, waiting))?;
+        self.0
+            .own(OPERATION, |core, to| core.may_write(to, OPERATION, waiting))?;
         let mut moving = EvBuffer::new();
         let count = input.move_to(waiting, &mut moving)?;
         if let Err(error) = self.grow(OPERATION, count, |output| output.append(&mut moving)) {
@@ -292,7 +301,9 @@ impl Output<'_> {
                 core.may_write(index, operation, count)?;
             }
             let Node { input, output, .. } = core.node(index);
-            output.append(input).map_err(|error| refused(operation, error))?;
+            output
+                .append(input)
+                .map_err(|error| refused(operation, error))?;
             if core.node(index).is_plain() {
                 core.turned_around(index);
                 return Ok(count);
@@ -309,14 +320,22 @@ impl Input<'_> {
     fn give_back(&self, bytes: &mut EvBuffer) {
         // Freed meanwhile: then there is no place to give them back to.
         let _ = self.0.on("append_from", |core, index| {
-            core.node(index).input.prepend(bytes).map_err(|error| refused("append_from", error))
+            core.node(index)
+                .input
+                .prepend(bytes)
+                .map_err(|error| refused("append_from", error))
         });
     }
 }
 
 impl Core {
     /// Whether `count` bytes may be added to the output now.
-    fn may_write(&mut self, index: Index, operation: &'static str, count: usize) -> Result<(), Error> {
+    fn may_write(
+        &mut self,
+        index: Index,
+        operation: &'static str,
+        count: usize,
+    ) -> Result<(), Error> {
         let node = self.node(index);
         if node.write_end != End::Open {
             return Err(Error::new(Kind::Ended, node.name(), operation));

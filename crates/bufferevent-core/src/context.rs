@@ -96,7 +96,14 @@ impl<'a> Lent<'a> {
         node.flags.insert(side.lent());
         let buffer = std::mem::take(side.of(node));
         let before = buffer.len();
-        Some(Self { cell, index, generation: node.generation, side, buffer, before })
+        Some(Self {
+            cell,
+            index,
+            generation: node.generation,
+            side,
+            buffer,
+            before,
+        })
     }
 
     fn gained(&self) -> usize {
@@ -113,7 +120,9 @@ impl Drop for Lent<'_> {
         let (gained, lost) = (self.gained(), self.lost());
         let mut core = self.cell.borrow_mut();
         // Freed meanwhile: the bytes go with the buffer, outside of the borrow.
-        let Some(node) = core.find_mut(self.index, self.generation) else { return };
+        let Some(node) = core.find_mut(self.index, self.generation) else {
+            return;
+        };
         node.flags.remove(self.side.lent());
         let place = self.side.of(node);
         if !place.is_empty() {
@@ -136,7 +145,16 @@ impl Drop for Lent<'_> {
 
 impl<'a> Context<'a> {
     pub(crate) fn new(cell: &'a RefCell<Core>, index: Index, generation: u32, mode: Mode) -> Self {
-        Self { cell, index, generation, mode, moved: Cell::new(0), share: None, output: None, unsettled: true }
+        Self {
+            cell,
+            index,
+            generation,
+            mode,
+            moved: Cell::new(0),
+            share: None,
+            output: None,
+            unsettled: true,
+        }
     }
 
     /// A context for a step of a transport, which may move `share` bytes.
@@ -178,7 +196,10 @@ impl<'a> Context<'a> {
     }
 
     fn read<R>(&self, look: impl FnOnce(&Node) -> R) -> Option<R> {
-        self.cell.borrow().find(self.index, self.generation).map(look)
+        self.cell
+            .borrow()
+            .find(self.index, self.generation)
+            .map(look)
     }
 
     /// The loop's time.
@@ -208,7 +229,10 @@ impl<'a> Context<'a> {
     /// Whether the connection was asked for and does not stand yet.
     #[must_use]
     pub fn connecting(&self) -> bool {
-        self.unsettled && self.read(|node| node.link == Link::Connecting).unwrap_or(false)
+        self.unsettled
+            && self
+                .read(|node| node.link == Link::Connecting)
+                .unwrap_or(false)
     }
 
     /// How many bytes the own input may take now: up to the high mark and, for a transport, up to what is left of
@@ -219,7 +243,9 @@ impl<'a> Context<'a> {
             return share.saturating_sub(self.moved.get());
         }
         let core = self.cell.borrow();
-        let Some(node) = core.find(self.index, self.generation) else { return 0 };
+        let Some(node) = core.find(self.index, self.generation) else {
+            return 0;
+        };
         // A layer that reads for itself while the user does not: the user's bytes stay below.
         if !node.enabled.contains(Directions::READ) || !node.held_read.is_empty() {
             return 0;
@@ -229,7 +255,9 @@ impl<'a> Context<'a> {
             Mode::Flush | Mode::Finished => usize::MAX,
         };
         let share = if node.below == NONE {
-            node.max_single_read().saturating_sub(core.spent_reading as usize).max(1)
+            node.max_single_read()
+                .saturating_sub(core.spent_reading as usize)
+                .max(1)
         } else {
             usize::MAX
         };
@@ -243,8 +271,12 @@ impl<'a> Context<'a> {
             return share.saturating_sub(self.moved.get());
         }
         let core = self.cell.borrow();
-        let Some(node) = core.find(self.index, self.generation) else { return 0 };
-        node.max_single_write().saturating_sub(core.spent_writing as usize).max(1)
+        let Some(node) = core.find(self.index, self.generation) else {
+            return 0;
+        };
+        node.max_single_write()
+            .saturating_sub(core.spent_writing as usize)
+            .max(1)
     }
 
     /// Adds a copy of `bytes` to the own input: what a transport has read.
@@ -331,11 +363,20 @@ impl<'a> Context<'a> {
     ///
     /// While writing is disabled or held up, an empty buffer stands for the own output: the user's bytes stay, the layer's own
     /// may go.
-    pub fn lower(&mut self, down: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize) -> usize {
+    pub fn lower(
+        &mut self,
+        down: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize,
+    ) -> usize {
         let state = self.read(|node| {
-            (node.below, node.gives(), node.flags.contains(Flags::OWES_FLUSH))
+            (
+                node.below,
+                node.gives(),
+                node.flags.contains(Flags::OWES_FLUSH),
+            )
         });
-        let Some((below, gives, flushes)) = state else { return 0 };
+        let Some((below, gives, flushes)) = state else {
+            return 0;
+        };
         let room = match self.mode {
             Mode::Flush => usize::MAX,
             Mode::Normal | Mode::Finished if flushes => usize::MAX,
@@ -353,12 +394,16 @@ impl<'a> Context<'a> {
 
     /// Whether a node throws away what comes in: it is being closed, and nobody wants to read.
     fn discards(&self, index: Index) -> bool {
-        self.cell.borrow().get(index).is_some_and(|node| node.flags.contains(Flags::DISCARD))
+        self.cell
+            .borrow()
+            .get(index)
+            .is_some_and(|node| node.flags.contains(Flags::DISCARD))
     }
 
     fn room_of_output(&self, index: Index) -> usize {
         let core = self.cell.borrow();
-        core.get(index).map_or(0, |node| node.write_mark.room(node.output.len()))
+        core.get(index)
+            .map_or(0, |node| node.write_mark.room(node.output.len()))
     }
 
     /// Lends the own output and the input of `partner`, in the same domain: for one end of a pair to pass bytes to the
@@ -380,7 +425,14 @@ impl<'a> Context<'a> {
             return 0;
         }
         let Some(mut output) = self.output.take() else {
-            return self.between(self.index, Side::Output, partner.index, Side::Input, room, across);
+            return self.between(
+                self.index,
+                Side::Output,
+                partner.index,
+                Side::Input,
+                room,
+                across,
+            );
         };
         let before = output.len();
         let sink = {
@@ -407,7 +459,9 @@ impl<'a> Context<'a> {
             if core.find(self.index, self.generation).is_none() {
                 return 0;
             }
-            let Some(source) = Lent::take(self.cell, &mut core, from, from_side) else { return 0 };
+            let Some(source) = Lent::take(self.cell, &mut core, from, from_side) else {
+                return 0;
+            };
             match Lent::take(self.cell, &mut core, to, to_side) {
                 Some(sink) => (Some(source), Some(sink)),
                 None => {
@@ -417,7 +471,9 @@ impl<'a> Context<'a> {
                 }
             }
         };
-        let (Some(mut source), Some(mut sink)) = (source, sink) else { return 0 };
+        let (Some(mut source), Some(mut sink)) = (source, sink) else {
+            return 0;
+        };
         let moved = step(&mut source.buffer, &mut sink.buffer, room);
         self.count(source.lost().max(sink.gained()));
         if to_side == Side::Input && self.discards(to) {
@@ -446,7 +502,14 @@ impl<'a> Context<'a> {
         if room == 0 {
             return 0;
         }
-        self.between(partner.index, Side::Output, self.index, Side::Input, room, across)
+        self.between(
+            partner.index,
+            Side::Output,
+            self.index,
+            Side::Input,
+            room,
+            across,
+        )
     }
 
     /// Tells `partner`, in the same domain, that this end has finished or gone: the end of its input, behind what is still in
@@ -464,13 +527,17 @@ impl<'a> Context<'a> {
     /// Whether a partner has sent its end.
     #[must_use]
     pub fn end_arrived(&self) -> bool {
-        self.read(|node| node.flags.contains(Flags::END_ARRIVED)).unwrap_or(false)
+        self.read(|node| node.flags.contains(Flags::END_ARRIVED))
+            .unwrap_or(false)
     }
 
     /// Whether `partner` is still there.
     #[must_use]
     pub fn is_there(&self, partner: NodeKey) -> bool {
-        self.cell.borrow().find(partner.index, partner.generation).is_some()
+        self.cell
+            .borrow()
+            .find(partner.index, partner.generation)
+            .is_some()
     }
 
     /// The transport has nothing to read until it becomes ready.
@@ -482,16 +549,23 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn partner_active(&self, partner: NodeKey) -> bool {
         let core = self.cell.borrow();
-        let Some(node) = core.find(partner.index, partner.generation) else { return false };
+        let Some(node) = core.find(partner.index, partner.generation) else {
+            return false;
+        };
         let top = core.top_of(partner.index);
-        let held = core.get(top).is_some_and(|top| top.me.as_ref().is_none_or(|me| me.users() > 0));
+        let held = core
+            .get(top)
+            .is_some_and(|top| top.me.as_ref().is_none_or(|me| me.users() > 0));
         held || !node.output.is_empty() || core.get(top).is_some_and(|top| !top.output.is_empty())
     }
 
     /// The own key, for a partner to keep.
     #[must_use]
     pub fn key(&self) -> NodeKey {
-        NodeKey { index: self.index, generation: self.generation }
+        NodeKey {
+            index: self.index,
+            generation: self.generation,
+        }
     }
 
     /// How what is below has ended, once nothing of it is left to take.
@@ -503,9 +577,12 @@ impl<'a> Context<'a> {
             End::Open | End::Wanted => None,
             _ if !below.input.is_empty() => None,
             End::Done => Some(BelowEnd::Eof),
-            End::Failed => {
-                below.extras.as_ref()?.read_error.clone().map(BelowEnd::Failed)
-            }
+            End::Failed => below
+                .extras
+                .as_ref()?
+                .read_error
+                .clone()
+                .map(BelowEnd::Failed),
         }
     }
 
@@ -562,7 +639,10 @@ impl<'a> Context<'a> {
     /// As [`became_ready`](Self::became_ready), but in the loop's next turn: for what must not be told from inside the
     /// user's call.
     pub fn ready_later(&mut self) {
-        let asked = self.with(|core| core.target(self.index, Call::Ready).map(|target| (core.host(), target)));
+        let asked = self.with(|core| {
+            core.target(self.index, Call::Ready)
+                .map(|target| (core.host(), target))
+        });
         if let Some(Some((host, (target, key)))) = asked {
             // A closed loop has no next turn, and nothing is told any more.
             let _ = host.schedule(Phase::Turn, target, key);
@@ -583,7 +663,8 @@ impl<'a> Context<'a> {
         if let Some(output) = &mut self.output {
             return std::mem::take(output);
         }
-        self.with(|core| std::mem::take(&mut core.node(self.index).output)).unwrap_or_default()
+        self.with(|core| std::mem::take(&mut core.node(self.index).output))
+            .unwrap_or_default()
     }
 
     /// Puts bytes in front of the own input that were read from the same stream earlier, and not taken.
@@ -637,7 +718,9 @@ impl<'a> Context<'a> {
 impl Core {
     /// How many bytes a node's input takes from beside now.
     pub(crate) fn room_of_input(&self, index: Index, mode: Mode) -> usize {
-        let Some(node) = self.get(index) else { return 0 };
+        let Some(node) = self.get(index) else {
+            return 0;
+        };
         if node.read_end != End::Open || !self.takes_at_all(index) {
             return 0;
         }
@@ -651,21 +734,28 @@ impl Core {
     }
 
     fn takes_at_all(&self, index: Index) -> bool {
-        let Some(node) = self.get(index) else { return false };
+        let Some(node) = self.get(index) else {
+            return false;
+        };
         match self.get(node.above) {
-            None => {
-                node.enabled.contains(Directions::READ) && node.held_read.is_empty()
-            }
+            None => node.enabled.contains(Directions::READ) && node.held_read.is_empty(),
             Some(above) => above.takes() && node.held_read.is_empty(),
         }
     }
 
     /// Adds or takes away a reason to hold a direction up.
-    pub(crate) fn hold(&mut self, index: Index, directions: Directions, reason: Reasons, held: bool) {
+    pub(crate) fn hold(
+        &mut self,
+        index: Index,
+        directions: Directions,
+        reason: Reasons,
+        held: bool,
+    ) {
         let node = self.node(index);
-        for (direction, reasons) in
-            [(Directions::READ, &mut node.held_read), (Directions::WRITE, &mut node.held_write)]
-        {
+        for (direction, reasons) in [
+            (Directions::READ, &mut node.held_read),
+            (Directions::WRITE, &mut node.held_write),
+        ] {
             if directions.contains(direction) {
                 if held {
                     reasons.insert(reason);

@@ -96,8 +96,17 @@ impl Core {
                     work.push_back(Item::new(0, step));
                 }
             }
-            let late = if queued.contains(Steps::PUSH) { 0 } else { NONE };
-            Box::new(Rare { more: Vec::new(), work, late, freed_out: Vec::new() })
+            let late = if queued.contains(Steps::PUSH) {
+                0
+            } else {
+                NONE
+            };
+            Box::new(Rare {
+                more: Vec::new(),
+                work,
+                late,
+                freed_out: Vec::new(),
+            })
         })
     }
 
@@ -122,7 +131,12 @@ impl Core {
     pub(crate) fn get(&self, index: Index) -> Option<&Node> {
         match index {
             0 => self.first.as_ref(),
-            _ => self.rare.as_ref()?.more.get((index as usize).wrapping_sub(1))?.as_ref(),
+            _ => self
+                .rare
+                .as_ref()?
+                .more
+                .get((index as usize).wrapping_sub(1))?
+                .as_ref(),
         }
     }
 
@@ -130,7 +144,12 @@ impl Core {
     pub(crate) fn get_mut(&mut self, index: Index) -> Option<&mut Node> {
         match index {
             0 => self.first.as_mut(),
-            _ => self.rare.as_mut()?.more.get_mut((index as usize).wrapping_sub(1))?.as_mut(),
+            _ => self
+                .rare
+                .as_mut()?
+                .more
+                .get_mut((index as usize).wrapping_sub(1))?
+                .as_mut(),
         }
     }
 
@@ -141,13 +160,15 @@ impl Core {
 
     #[inline]
     pub(crate) fn find_mut(&mut self, index: Index, generation: u32) -> Option<&mut Node> {
-        self.get_mut(index).filter(|node| node.generation == generation)
+        self.get_mut(index)
+            .filter(|node| node.generation == generation)
     }
 
     /// A node that is known to be there: its index came from this domain and nothing was freed since.
     #[inline]
     pub(crate) fn node(&mut self, index: Index) -> &mut Node {
-        self.get_mut(index).expect("the index names a live node of this domain")
+        self.get_mut(index)
+            .expect("the index names a live node of this domain")
     }
 
     pub(crate) fn indices(&self) -> impl Iterator<Item = Index> + use<> {
@@ -158,7 +179,10 @@ impl Core {
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
         match &self.rare {
-            None => self.first.as_ref().is_some_and(|node| node.queued.intersects(Steps::WORK)),
+            None => self
+                .first
+                .as_ref()
+                .is_some_and(|node| node.queued.intersects(Steps::WORK)),
             Some(rare) => !rare.work.is_empty() || rare.late != NONE,
         }
     }
@@ -166,7 +190,9 @@ impl Core {
     /// Queues a step once. A transport's push goes last.
     #[inline]
     pub(crate) fn queue(&mut self, index: Index, step: Steps) {
-        let Some(node) = self.get_mut(index) else { return };
+        let Some(node) = self.get_mut(index) else {
+            return;
+        };
         if node.queued.contains(step) {
             return;
         }
@@ -204,9 +230,7 @@ impl Core {
             let rare = self.rare.as_mut()?;
             let (index, step) = match rare.work.pop_front() {
                 Some(item) => (item.index(), item.step()),
-                None if rare.late != NONE => {
-                    (std::mem::replace(&mut rare.late, NONE), Steps::PUSH)
-                }
+                None if rare.late != NONE => (std::mem::replace(&mut rare.late, NONE), Steps::PUSH),
                 None => return None,
             };
             // A freed node leaves its entries behind; a new node in its place has its own.
@@ -266,18 +290,31 @@ impl Core {
 
     /// The loop. There as long as anybody is in the domain.
     pub(crate) fn host(&self) -> Arc<dyn Host> {
-        self.domain_arc().expect("whoever is in a domain holds it").host.clone()
+        self.domain_arc()
+            .expect("whoever is in a domain holds it")
+            .host
+            .clone()
     }
 
     /// What the loop is given to call this node back: the domain, and a key.
     pub(crate) fn target(&self, index: Index, call: Call) -> Option<(Arc<dyn Target>, u64)> {
         let generation = self.get(index)?.generation;
-        Some((self.domain.upgrade()?, Key { call, index, generation }.pack()))
+        Some((
+            self.domain.upgrade()?,
+            Key {
+                call,
+                index,
+                generation,
+            }
+            .pack(),
+        ))
     }
 
     /// Has the loop deliver this node's callbacks from its deferred queue.
     pub(crate) fn schedule_deferred(&mut self, index: Index) {
-        let Some((target, key)) = self.target(index, Call::Deliver) else { return };
+        let Some((target, key)) = self.target(index, Call::Deliver) else {
+            return;
+        };
         let phase = Phase::Deferred(self.node(index).priority());
         // A closed loop tells nobody anything any more.
         let _ = self.host().schedule(phase, target, key);

@@ -32,7 +32,9 @@ enum Call {
 /// Runs one delivery round of a node: calls what is due, in order, each once.
 pub(crate) fn deliver(cell: &RefCell<Core>, index: Index) {
     let mut core = cell.borrow_mut();
-    let Some(node) = core.get_mut(index) else { return };
+    let Some(node) = core.get_mut(index) else {
+        return;
+    };
     let due = node.deliverable();
     if node.covered() || due.is_empty() {
         return;
@@ -43,8 +45,13 @@ pub(crate) fn deliver(cell: &RefCell<Core>, index: Index) {
     }
     let node = core.node(index);
     // Running already, further up this stack: the bits stay and are told after it.
-    let Some(mut handler) = node.take_handler() else { return };
-    let me = node.me.take().expect("the own handle is out only while the handler is");
+    let Some(mut handler) = node.take_handler() else {
+        return;
+    };
+    let me = node
+        .me
+        .take()
+        .expect("the own handle is out only while the handler is");
     let generation = node.generation;
     let mut place = Pending::CONNECTED;
     while let Some(call) = next_call(&mut core, index, generation, &mut place) {
@@ -65,12 +72,7 @@ pub(crate) fn deliver(cell: &RefCell<Core>, index: Index) {
 
 /// The next callback of a round that is due at or behind `place`, which moves on; `None` at the round's end, which also
 /// comes when a callback freed or covered the bufferevent.
-fn next_call(
-    core: &mut Core,
-    index: Index,
-    generation: u32,
-    place: &mut Pending,
-) -> Option<Call> {
+fn next_call(core: &mut Core, index: Index, generation: u32, place: &mut Pending) -> Option<Call> {
     loop {
         let node = core.find_mut(index, generation)?;
         if node.covered() {
@@ -139,9 +141,9 @@ fn event(node: &mut Node, what: Pending) -> Option<Event> {
         Pending::TIMEOUT_IDLE => Some(Event::Timeout(Deadline::Idle)),
         Pending::TIMEOUT_CONNECT => Some(Event::Timeout(Deadline::Connect)),
         Pending::TIMEOUT_CLOSE => Some(Event::Timeout(Deadline::Close)),
-        Pending::TRIGGERED => {
-            Some(Event::Triggered(std::mem::take(&mut node.extras().triggered)))
-        }
+        Pending::TRIGGERED => Some(Event::Triggered(std::mem::take(
+            &mut node.extras().triggered,
+        ))),
         Pending::WRITTEN => Some(Event::Written),
         Pending::READ_END if node.read_end == End::Done => {
             node.flags.insert(Flags::END_TOLD);
@@ -156,7 +158,10 @@ fn event(node: &mut Node, what: Pending) -> Option<Event> {
         }
         Pending::WRITE_END => {
             let error = node.extras().write_error.clone()?;
-            Some(Event::Error { direction: Some(Direction::Write), error })
+            Some(Event::Error {
+                direction: Some(Direction::Write),
+                error,
+            })
         }
         _ => None,
     }

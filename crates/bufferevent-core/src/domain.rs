@@ -81,7 +81,11 @@ impl Key {
             _ => Call::Run,
         };
         let index = (bits >> 32) as u32 & ((1 << Self::INDEX_BITS) - 1);
-        Self { call, index, generation: bits as u32 }
+        Self {
+            call,
+            index,
+            generation: bits as u32,
+        }
     }
 }
 
@@ -101,7 +105,8 @@ impl Domain {
 
     #[inline]
     pub(crate) fn may_enter(&self) -> bool {
-        self.confined_to.is_none_or(|thread| thread == thread_number())
+        self.confined_to
+            .is_none_or(|thread| thread == thread_number())
     }
 
     pub(crate) fn threadsafe(&self) -> bool {
@@ -153,7 +158,12 @@ impl Domain {
 
     /// Has the loop run this domain in its next turn.
     pub(crate) fn schedule_run(self: &Arc<Self>) {
-        let key = Key { call: Call::Run, index: 0, generation: 0 }.pack();
+        let key = Key {
+            call: Call::Run,
+            index: 0,
+            generation: 0,
+        }
+        .pack();
         if self.host.schedule(Phase::Turn, self.clone(), key).is_err() {
             // Nothing runs on a closed loop; let a later operation try, and fail, again.
             self.cell.lock().borrow_mut().listed = false;
@@ -208,9 +218,7 @@ impl Target for Domain {
 /// What a readiness report means for a node: which directions may move.
 pub(crate) fn directions(ready: Ready) -> Directions {
     let mut directions = Directions::EMPTY;
-    if ready.intersects(
-        Ready::READABLE | Ready::READ_CLOSED | Ready::ERROR | Ready::PRIORITY,
-    ) {
+    if ready.intersects(Ready::READABLE | Ready::READ_CLOSED | Ready::ERROR | Ready::PRIORITY) {
         directions.insert(Directions::READ);
     }
     if ready.intersects(Ready::WRITABLE | Ready::WRITE_CLOSED | Ready::ERROR) {
@@ -225,8 +233,19 @@ mod tests {
 
     #[test]
     fn a_key_survives_packing() {
-        for call in [Call::Run, Call::Deliver, Call::Expired, Call::Ready, Call::Orphan, Call::Free] {
-            let key = Key { call, index: (1 << Key::INDEX_BITS) - 1, generation: u32::MAX };
+        for call in [
+            Call::Run,
+            Call::Deliver,
+            Call::Expired,
+            Call::Ready,
+            Call::Orphan,
+            Call::Free,
+        ] {
+            let key = Key {
+                call,
+                index: (1 << Key::INDEX_BITS) - 1,
+                generation: u32::MAX,
+            };
             assert_eq!(Key::unpack(key.pack()), key);
         }
     }

@@ -74,7 +74,12 @@ impl Error {
     #[cold]
     #[must_use]
     pub fn new(kind: Kind, layer: &'static str, operation: &'static str) -> Self {
-        Self(Box::new(Inner { kind, layer, operation, source: None }))
+        Self(Box::new(Inner {
+            kind,
+            layer,
+            operation,
+            source: None,
+        }))
     }
 
     /// The same error with its cause.
@@ -148,7 +153,12 @@ impl Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, layer, operation, source } = &*self.0;
+        let Inner {
+            kind,
+            layer,
+            operation,
+            source,
+        } = &*self.0;
         f.debug_struct("Error")
             .field("kind", kind)
             .field("layer", layer)
@@ -183,7 +193,10 @@ impl fmt::Display for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+        self.0
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn StdError + 'static))
     }
 }
 
@@ -197,11 +210,9 @@ impl From<Error> for io::Error {
             Kind::OutOfMemory => K::OutOfMemory,
             Kind::Busy | Kind::Full => K::WouldBlock,
             Kind::Peer | Kind::System => error.io_error().map_or(K::Other, io::Error::kind),
-            Kind::Freed
-            | Kind::Covered
-            | Kind::WrongThread
-            | Kind::LoopClosed
-            | Kind::Panicked => K::Other,
+            Kind::Freed | Kind::Covered | Kind::WrongThread | Kind::LoopClosed | Kind::Panicked => {
+                K::Other
+            }
         };
         Self::new(kind, error)
     }

@@ -101,13 +101,17 @@ impl Event {
             }
             Self::Written => EventFlags::WRITTEN | EventFlags::WRITING,
             Self::Eof => EventFlags::EOF | EventFlags::READING,
-            Self::Error { direction: Some(Direction::Read), .. } => {
-                EventFlags::ERROR | EventFlags::READING
-            }
-            Self::Error { direction: Some(Direction::Write), .. } => {
-                EventFlags::ERROR | EventFlags::WRITING
-            }
-            Self::Error { direction: None, .. } => EventFlags::ERROR,
+            Self::Error {
+                direction: Some(Direction::Read),
+                ..
+            } => EventFlags::ERROR | EventFlags::READING,
+            Self::Error {
+                direction: Some(Direction::Write),
+                ..
+            } => EventFlags::ERROR | EventFlags::WRITING,
+            Self::Error {
+                direction: None, ..
+            } => EventFlags::ERROR,
             Self::Triggered(flags) => *flags,
         }
     }

@@ -30,7 +30,9 @@ impl Bev {
     /// [`Kind::Covered`], [`Kind::Freed`], [`Kind::WrongThread`].
     #[doc(alias = "bufferevent_flush")]
     pub fn flush(&self, direction: Direction, mode: Mode) -> Result<Flushed, Error> {
-        let Handle { index, generation, .. } = *self.0;
+        let Handle {
+            index, generation, ..
+        } = *self.0;
         let domain = &self.0.domain;
         // Refusals first, with nothing changed.
         self.own("flush", |_, _| Ok(()))?;
@@ -40,14 +42,16 @@ impl Bev {
         let some = {
             let cell = domain.lock();
             let moved = |core: &Core| {
-                core.find(index, generation).map_or(0, |node| match direction {
-                    Direction::Read => node.bytes_read,
-                    // What a layer held left it if the one below has got more.
-                    Direction::Write => {
-                        let got = |below: &Node| below.bytes_written + below.output.len() as u64;
-                        node.bytes_written + core.get(node.below).map_or(0, got)
-                    }
-                })
+                core.find(index, generation)
+                    .map_or(0, |node| match direction {
+                        Direction::Read => node.bytes_read,
+                        // What a layer held left it if the one below has got more.
+                        Direction::Write => {
+                            let got =
+                                |below: &Node| below.bytes_written + below.output.len() as u64;
+                            node.bytes_written + core.get(node.below).map_or(0, got)
+                        }
+                    })
             };
             let before = moved(&cell.borrow());
             match direction {
@@ -58,7 +62,11 @@ impl Bev {
             after > before
         };
         domain.operate("flush", |_| ())?;
-        Ok(if some { Flushed::Some } else { Flushed::Nothing })
+        Ok(if some {
+            Flushed::Some
+        } else {
+            Flushed::Nothing
+        })
     }
 
     /// From another thread only the state is changed; the loop does the rest.
@@ -144,10 +152,12 @@ fn flush_up(cell: &RefCell<Core>, top: Index, mode: Mode) {
     for index in stack(cell, top).into_iter().rev() {
         let open = {
             let mut core = cell.borrow_mut();
-            core.get(index).is_some_and(|node| node.read_end == End::Open) && {
-                core.take_step(index, Steps::PULL);
-                index != NONE
-            }
+            core.get(index)
+                .is_some_and(|node| node.read_end == End::Open)
+                && {
+                    core.take_step(index, Steps::PULL);
+                    index != NONE
+                }
         };
         if open {
             pump::pull(cell, index, mode);

@@ -162,33 +162,57 @@ impl EventCallback for Absent {
 /// # let _ = echo;
 /// ```
 pub fn on_read<R: FnMut(&Bev) + 'static>(read: R) -> Callbacks<R, Absent, Absent> {
-    Callbacks { read, write: Absent, event: Absent }
+    Callbacks {
+        read,
+        write: Absent,
+        event: Absent,
+    }
 }
 
 /// A handler that runs `write` when the output has drained. See [`on_read`].
 pub fn on_write<W: FnMut(&Bev) + 'static>(write: W) -> Callbacks<Absent, W, Absent> {
-    Callbacks { read: Absent, write, event: Absent }
+    Callbacks {
+        read: Absent,
+        write,
+        event: Absent,
+    }
 }
 
 /// A handler that runs `event` on events. See [`on_read`].
 pub fn on_event<E: FnMut(&Bev, &Event) + 'static>(event: E) -> Callbacks<Absent, Absent, E> {
-    Callbacks { read: Absent, write: Absent, event }
+    Callbacks {
+        read: Absent,
+        write: Absent,
+        event,
+    }
 }
 
 impl<R, W, E> Callbacks<R, W, E> {
     /// The same handler with `read` for data.
     pub fn on_read<F: FnMut(&Bev) + 'static>(self, read: F) -> Callbacks<F, W, E> {
-        Callbacks { read, write: self.write, event: self.event }
+        Callbacks {
+            read,
+            write: self.write,
+            event: self.event,
+        }
     }
 
     /// The same handler with `write` for drained output.
     pub fn on_write<F: FnMut(&Bev) + 'static>(self, write: F) -> Callbacks<R, F, E> {
-        Callbacks { read: self.read, write, event: self.event }
+        Callbacks {
+            read: self.read,
+            write,
+            event: self.event,
+        }
     }
 
     /// The same handler with `event` for events.
     pub fn on_event<F: FnMut(&Bev, &Event) + 'static>(self, event: F) -> Callbacks<R, W, F> {
-        Callbacks { read: self.read, write: self.write, event }
+        Callbacks {
+            read: self.read,
+            write: self.write,
+            event,
+        }
     }
 }
 

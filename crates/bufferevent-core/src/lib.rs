@@ -50,6 +50,7 @@
 
 mod bev;
 mod buffers;
+mod callbacks;
 mod context;
 mod core;
 mod deliver;
@@ -66,6 +67,7 @@ mod node;
 mod options;
 mod pump;
 mod set;
+mod settings;
 mod stack;
 mod timers;
 mod wake;

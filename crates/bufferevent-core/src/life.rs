@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use crate::context::Context;
 use crate::core::Core;
 use crate::direction::Directions;
-use crate::node::{End, Flags, Handling, Index, Link, NONE, Pending, Node};
+use crate::node::{End, Flags, Handling, Index, Link, NONE, Node, Pending};
 use crate::options::{Mode, Options};
 use crate::pump;
 
@@ -85,7 +85,9 @@ fn take_out(core: &mut Core, index: Index) -> Vec<(Index, Node, bool)> {
 
 /// Gives a bufferevent back to its users: the layer on it is gone.
 pub(crate) fn uncover(core: &mut Core, index: Index) {
-    let Some(node) = core.get_mut(index) else { return };
+    let Some(node) = core.get_mut(index) else {
+        return;
+    };
     node.above = NONE;
     node.enabled = node.enabled_before;
     if node.read_end != End::Open {
@@ -163,10 +165,14 @@ fn transport_hears(cell: &RefCell<Core>, top: Index) -> bool {
         {
             index = node.below;
         }
-        let Some(node) = core.get(index) else { return false };
+        let Some(node) = core.get(index) else {
+            return false;
+        };
         (index, node.generation)
     };
-    let Some(layer) = pump::take_layer(cell, index, generation) else { return true };
+    let Some(layer) = pump::take_layer(cell, index, generation) else {
+        return true;
+    };
     let cx = Context::new(cell, index, generation, Mode::Normal);
     let hears = layer.hears(&cx);
     pump::put_back(cell, index, generation, layer);
@@ -176,13 +182,19 @@ fn transport_hears(cell: &RefCell<Core>, top: Index) -> bool {
 impl Core {
     /// An output has become empty: some life may hang on that.
     pub(crate) fn emptied_output(&mut self, index: Index) {
-        let top = if self.is_single() { index } else { self.top_of(index) };
+        let top = if self.is_single() {
+            index
+        } else {
+            self.top_of(index)
+        };
         self.maybe_reap(top);
     }
 
     /// Has the pump look whether this node is at its end, if it may be.
     pub(crate) fn maybe_reap(&mut self, index: Index) {
-        const ASKED: Flags = Flags::FREE_WHEN_WRITTEN.union(Flags::CLOSING).union(Flags::FREE_NOW);
+        const ASKED: Flags = Flags::FREE_WHEN_WRITTEN
+            .union(Flags::CLOSING)
+            .union(Flags::FREE_NOW);
         let single = self.is_single();
         let Some(node) = self.get(index) else { return };
         let hears = single && node.enabled.contains(Directions::READ) && node.read_end == End::Open;
@@ -209,7 +221,9 @@ impl Core {
 
     /// Whether a graceful close has come to its end and told so.
     fn is_closed(&self, index: Index) -> bool {
-        let Some(node) = self.get(index) else { return false };
+        let Some(node) = self.get(index) else {
+            return false;
+        };
         let over = node.flags.contains(Flags::CLOSED)
             || node.write_end == End::Failed
             || (node.read_end != End::Open && self.all_sent(index));
@@ -218,7 +232,10 @@ impl Core {
 
     /// Whether something is under way that does not need the outside to speak first.
     fn is_busy(&self, top: Index) -> bool {
-        if self.get(top).is_some_and(|node| !node.deliverable().is_empty()) {
+        if self
+            .get(top)
+            .is_some_and(|node| !node.deliverable().is_empty())
+        {
             return true;
         }
         let mut index = top;

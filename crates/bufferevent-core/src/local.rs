@@ -44,7 +44,12 @@ impl Local {
             locals.handlers.insert(locals.next, handler);
             locals.next
         });
-        Self { key, interest, thread: thread_number(), host }
+        Self {
+            key,
+            interest,
+            thread: thread_number(),
+            host,
+        }
     }
 
     /// Runs `call` on the handler, which is out of the slab meanwhile.
@@ -107,7 +112,9 @@ impl Drop for Local {
             forget(self.key);
         } else {
             // A closed loop runs nothing any more; then the handler stays until its thread ends.
-            let _ = self.host.schedule(Phase::Turn, Arc::new(DropThere), self.key);
+            let _ = self
+                .host
+                .schedule(Phase::Turn, Arc::new(DropThere), self.key);
         }
     }
 }

@@ -291,9 +291,7 @@ impl Node {
     ) -> Option<Box<dyn Handler + Send>> {
         match std::mem::replace(&mut self.handling, Handling::Idle) {
             Handling::Replaced => handler,
-            Handling::Idle | Handling::Running => {
-                std::mem::replace(&mut self.handler, handler)
-            }
+            Handling::Idle | Handling::Running => std::mem::replace(&mut self.handler, handler),
         }
     }
 
@@ -310,7 +308,9 @@ impl Node {
 
     /// The name of the type, for errors. While the layer is out its name is not known.
     pub(crate) fn name(&self) -> &'static str {
-        self.layer.as_deref().map_or("bufferevent", Bufferevent::name)
+        self.layer
+            .as_deref()
+            .map_or("bufferevent", Bufferevent::name)
     }
 
     /// The length at which reading stops.
@@ -429,6 +429,8 @@ impl Node {
     }
 
     pub(crate) fn priority(&self) -> Priority {
-        self.extras.as_ref().map_or(Priority::default(), |extras| extras.priority)
+        self.extras
+            .as_ref()
+            .map_or(Priority::default(), |extras| extras.priority)
     }
 }

@@ -69,7 +69,9 @@ impl Drop for Active {
 /// Adds to the thread's list, and works the list off if no pump is active.
 pub(crate) fn list(listed: Listed) {
     // At the end of a thread its list is gone already, and with it whatever could still be done here.
-    let added = LISTED.try_with(|list| list.borrow_mut().push_back(listed)).is_ok();
+    let added = LISTED
+        .try_with(|list| list.borrow_mut().push_back(listed))
+        .is_ok();
     WAITING.set(WAITING.get() + usize::from(added));
     if added && let Some(active) = Active::begin() {
         drain(&active);
@@ -161,7 +163,11 @@ fn drain_listed(_: &Active) {
             Listed::Run(domain) => domain.schedule_run(),
             Listed::Orphan(handle) => {
                 let domain = handle.domain.clone();
-                life::orphaned(&mut domain.lock().borrow_mut(), handle.index, handle.generation);
+                life::orphaned(
+                    &mut domain.lock().borrow_mut(),
+                    handle.index,
+                    handle.generation,
+                );
                 run_domain(&domain);
             }
         }
@@ -250,7 +256,9 @@ pub(crate) fn put_back(
             return;
         }
         let freed = &mut core.rare().freed_out;
-        let entry = freed.iter().position(|(i, g, _)| (*i, *g) == (index, generation));
+        let entry = freed
+            .iter()
+            .position(|(i, g, _)| (*i, *g) == (index, generation));
         entry.is_some_and(|entry| freed.swap_remove(entry).2)
     };
     let mut cx = Context::new(cell, index, generation, Mode::Normal);
@@ -291,13 +299,18 @@ fn panicked(
 pub(crate) fn pull(cell: &RefCell<Core>, index: Index, mode: Mode) {
     let (mut layer, generation, connected, share) = {
         let mut core = cell.borrow_mut();
-        let Some(node) = core.get_mut(index) else { return };
+        let Some(node) = core.get_mut(index) else {
+            return;
+        };
         let connected = node.flags.contains(Flags::BELOW_CONNECTED);
         if connected {
             node.flags.remove(Flags::BELOW_CONNECTED);
         } else if mode == Mode::Normal {
-            let wanted =
-                if node.covered() { core.wants_pull(index) } else { node.wants_pull_on_top() };
+            let wanted = if node.covered() {
+                core.wants_pull(index)
+            } else {
+                node.wants_pull_on_top()
+            };
             if !wanted {
                 return;
             }
@@ -310,7 +323,9 @@ pub(crate) fn pull(cell: &RefCell<Core>, index: Index, mode: Mode) {
             return;
         }
         let node = core.node(index);
-        let Some(layer) = node.layer.take() else { return };
+        let Some(layer) = node.layer.take() else {
+            return;
+        };
         let share = (node.below == NONE && mode == Mode::Normal).then(|| {
             let room = node.read_limit().saturating_sub(node.input.len());
             room.min(node.max_single_read().saturating_sub(spent).max(1))
@@ -386,7 +401,9 @@ pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
             return;
         }
         let node = core.node(index);
-        let Some(layer) = node.layer.take() else { return };
+        let Some(layer) = node.layer.take() else {
+            return;
+        };
         let lent = node.below == NONE && !node.flags.contains(Flags::OUTPUT_LENT);
         let (share, output) = if lent {
             node.flags.insert(Flags::OUTPUT_LENT);
@@ -488,7 +505,9 @@ impl Core {
 
     /// The node is to send all that it holds, past its marks.
     pub(crate) fn owe_flush(&mut self, index: Index) {
-        let Some(node) = self.get_mut(index) else { return };
+        let Some(node) = self.get_mut(index) else {
+            return;
+        };
         // A transport holds nothing but its output, which it sends anyway.
         if node.below != NONE && matches!(node.write_end, End::Open | End::Wanted) {
             node.flags.insert(Flags::OWES_FLUSH);

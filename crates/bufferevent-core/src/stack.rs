@@ -43,7 +43,13 @@ impl Bev {
     /// [`Kind::Freed`], [`Kind::WrongThread`].
     pub fn beside(&self, layer: impl Bufferevent) -> Result<Self, Error> {
         let options = self.on("beside", |core, index| Ok(core.node(index).options))?;
-        Self::place(self.0.domain.clone(), options, Box::new(layer), "beside", NONE)
+        Self::place(
+            self.0.domain.clone(),
+            options,
+            Box::new(layer),
+            "beside",
+            NONE,
+        )
     }
 
     /// Puts a layer on top of this bufferevent, in its domain. The new one starts with writing enabled and reading
@@ -58,7 +64,13 @@ impl Bev {
             return Err(Error::new(Kind::Misuse, layer.name(), "over"));
         }
         self.own("over", |_, _| Ok(()))?;
-        Self::place(self.0.domain.clone(), options, Box::new(layer), "over", self.0.index)
+        Self::place(
+            self.0.domain.clone(),
+            options,
+            Box::new(layer),
+            "over",
+            self.0.index,
+        )
     }
 
     fn place(
@@ -78,18 +90,26 @@ impl Bev {
                 let node = core.node(index);
                 node.below = below;
                 // A layer over what is not connected yet hears of it when it is.
-                node.link = if link == Link::Open { Link::Open } else { Link::Idle };
+                node.link = if link == Link::Open {
+                    Link::Open
+                } else {
+                    Link::Idle
+                };
                 // What waited there because a direction was disabled goes on.
                 core.opened(below, Directions::BOTH);
             }
             Self::first(domain.clone(), core, index)
         })?;
-        let Handle { index, generation, .. } = *bev.0;
+        let Handle {
+            index, generation, ..
+        } = *bev.0;
         {
             let cell = domain.lock();
             if let Some(mut layer) = pump::take_layer(&cell, index, generation) {
                 let mut cx = Context::new(&cell, index, generation, Mode::Normal);
-                pump::guarded(&cell, index, generation, "attached", || layer.attached(&mut cx));
+                pump::guarded(&cell, index, generation, "attached", || {
+                    layer.attached(&mut cx)
+                });
                 pump::put_back(&cell, index, generation, layer);
             }
         }
@@ -111,7 +131,10 @@ impl Bev {
     /// [`Kind::Freed`], [`Kind::WrongThread`].
     pub fn key(&self) -> Result<NodeKey, Error> {
         self.on("key", |core, index| {
-            Ok(NodeKey { index, generation: core.node(index).generation })
+            Ok(NodeKey {
+                index,
+                generation: core.node(index).generation,
+            })
         })
     }
 
@@ -155,8 +178,15 @@ impl Bev {
         while let Some(node) = core.get(index) {
             let any: Option<&dyn Any> = node.layer.as_deref().map(|layer| layer as &dyn Any);
             if any.is_some_and(<dyn Any>::is::<T>) {
-                let key = NodeKey { index, generation: node.generation };
-                return Some(LayerRef { bev: self.clone(), key, of: PhantomData });
+                let key = NodeKey {
+                    index,
+                    generation: node.generation,
+                };
+                return Some(LayerRef {
+                    bev: self.clone(),
+                    key,
+                    of: PhantomData,
+                });
             }
             index = node.below;
         }
@@ -212,10 +242,7 @@ impl<T: Bufferevent> LayerRef<T> {
     /// # Errors
     /// [`Kind::Busy`] if the layer is at work further up the call stack; [`Kind::Freed`]; [`Kind::WrongThread`] from any other
     /// thread than the loop's, THREADSAFE or not: a transport is touched on that thread alone.
-    pub fn with<R>(
-        &self,
-        call: impl FnOnce(&mut T, &mut Context<'_>) -> R,
-    ) -> Result<R, Error> {
+    pub fn with<R>(&self, call: impl FnOnce(&mut T, &mut Context<'_>) -> R) -> Result<R, Error> {
         const OPERATION: &str = "layer";
         let domain = &self.bev.0.domain;
         if !domain.on_loop_thread() {

@@ -15,8 +15,8 @@ use std::time::Duration;
 use evreactor_core::{Moment, TimerKey};
 
 use crate::core::Core;
-use crate::domain::Call;
 use crate::direction::{Direction, Directions};
+use crate::domain::Call;
 use crate::event::Deadline;
 use crate::node::{End, Flags, Index, Link, Pending};
 
@@ -103,7 +103,9 @@ impl Core {
 
     /// Whether a direction's time counts: whether it wants to make progress.
     fn counts(&self, index: Index, direction: Direction) -> bool {
-        let Some(node) = self.get(index) else { return false };
+        let Some(node) = self.get(index) else {
+            return false;
+        };
         match direction {
             Direction::Read => {
                 node.link == Link::Open
@@ -126,7 +128,13 @@ impl Core {
         let after = |since: Moment, span: Option<Duration>, counts: bool| {
             span.filter(|_| counts).map(|span| since + span)
         };
-        let none = [Deadline::Read, Deadline::Write, Deadline::Idle, Deadline::Connect, Deadline::Close];
+        let none = [
+            Deadline::Read,
+            Deadline::Write,
+            Deadline::Idle,
+            Deadline::Connect,
+            Deadline::Close,
+        ];
         let Some((node, timers)) = self
             .get(index)
             .and_then(|node| Some((node, &node.extras.as_ref()?.timers)))
@@ -136,16 +144,24 @@ impl Core {
         let reads = self.counts(index, Direction::Read);
         let writes = self.counts(index, Direction::Write);
         let connecting = node.link == Link::Connecting;
-        let open = node.link == Link::Open
-            && (node.read_end == End::Open || node.write_end == End::Open);
+        let open =
+            node.link == Link::Open && (node.read_end == End::Open || node.write_end == End::Open);
         [
             (Deadline::Read, after(timers.read_since, timers.read, reads)),
-            (Deadline::Write, after(timers.write_since, timers.write, writes)),
+            (
+                Deadline::Write,
+                after(timers.write_since, timers.write, writes),
+            ),
             (Deadline::Idle, after(timers.idle_since, timers.idle, open)),
-            (Deadline::Connect, after(timers.connect_since, timers.connect, connecting)),
+            (
+                Deadline::Connect,
+                after(timers.connect_since, timers.connect, connecting),
+            ),
             (
                 Deadline::Close,
-                timers.close_at.filter(|_| !node.flags.contains(Flags::CLOSED)),
+                timers
+                    .close_at
+                    .filter(|_| !node.flags.contains(Flags::CLOSED)),
             ),
         ]
     }
@@ -166,7 +182,9 @@ impl Core {
             self.node(index).extras().timers.armed = Some((key, due));
             return;
         }
-        let Some((target, key)) = self.target(index, Call::Expired) else { return };
+        let Some((target, key)) = self.target(index, Call::Expired) else {
+            return;
+        };
         // A closed loop has no timers: nothing happens on it any more.
         let armed = host.arm(due, target, key).ok().map(|timer| (timer, due));
         self.node(index).extras().timers.armed = armed;

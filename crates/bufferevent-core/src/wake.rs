@@ -26,7 +26,9 @@ impl Core {
     /// Whether a pull of this node can move anything, or tell it of an end.
     #[inline]
     pub(crate) fn wants_pull(&self, index: Index) -> bool {
-        let Some(node) = self.get(index) else { return false };
+        let Some(node) = self.get(index) else {
+            return false;
+        };
         if node.above == NONE {
             return node.wants_pull_on_top();
         }
@@ -47,7 +49,9 @@ impl Core {
     /// Whether a push of this node can move anything.
     #[inline]
     pub(crate) fn wants_push(&self, index: Index) -> bool {
-        let Some(node) = self.get(index) else { return false };
+        let Some(node) = self.get(index) else {
+            return false;
+        };
         if !node.wants_push_at_bottom() {
             return false;
         }
@@ -83,7 +87,8 @@ impl Core {
             return;
         }
         // A deferred delivery that is scheduled takes along what arises until then: no callback overtakes another.
-        if node.options.contains(Options::DEFER_CALLBACKS) || node.queued.contains(Steps::DEFERRED) {
+        if node.options.contains(Options::DEFER_CALLBACKS) || node.queued.contains(Steps::DEFERRED)
+        {
             self.queue_deferred(index);
         } else {
             self.queue(index, Steps::DELIVER);
@@ -117,7 +122,10 @@ impl Core {
         if node.options.contains(Options::DEFER_CALLBACKS) {
             return self.queue_deferred(index);
         }
-        if !node.queued.intersects(Steps::DELIVER.union(Steps::DEFERRED)) {
+        if !node
+            .queued
+            .intersects(Steps::DELIVER.union(Steps::DEFERRED))
+        {
             node.queued.insert(Steps::DELIVER);
             self.order(index, Steps::DELIVER);
         }
@@ -236,8 +244,8 @@ impl Core {
         let above = node.above;
         let empty = node.output.is_empty();
         let wanted = node.write_end == End::Wanted;
-        let tells = node.heard.contains(Pending::WRITE)
-            && node.output.len() <= node.write_mark.low();
+        let tells =
+            node.heard.contains(Pending::WRITE) && node.output.len() <= node.write_mark.low();
         let watched = node.is_watched();
         if node.extras.is_some() {
             self.timer_progress(index, Direction::Write);
@@ -364,7 +372,11 @@ impl Core {
         if node.read_end != End::Open {
             return;
         }
-        node.read_end = if error.is_some() { End::Failed } else { End::Done };
+        node.read_end = if error.is_some() {
+            End::Failed
+        } else {
+            End::Done
+        };
         if let Some(error) = error {
             node.extras().read_error = Some(error);
         }

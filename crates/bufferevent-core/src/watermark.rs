@@ -54,7 +54,11 @@ impl Watermark {
     #[inline]
     #[must_use]
     pub const fn limit(self) -> usize {
-        if self.high == 0 { usize::MAX } else { self.high }
+        if self.high == 0 {
+            usize::MAX
+        } else {
+            self.high
+        }
     }
 
     /// How many bytes fit on top of `length` until the high mark.

@@ -32,9 +32,7 @@
 
 #![forbid(unsafe_code)]
 
-use bufferevent_core::{
-    Bev, Bufferevent, Context, Direction, Error, Kind, NodeKey, Options, Step,
-};
+use bufferevent_core::{Bev, Bufferevent, Context, Direction, Error, Kind, NodeKey, Options, Step};
 use evbuffer::EvBuffer;
 use evreactor_core::AsHost;
 
@@ -109,7 +107,9 @@ impl Bufferevent for Pair {
 
     fn push(&mut self, cx: &mut Context<'_>) -> Step {
         // While the pair is being made the first end has no partner yet; its bytes wait.
-        let Some(partner) = self.partner else { return Step::Done };
+        let Some(partner) = self.partner else {
+            return Step::Done;
+        };
         if !cx.is_there(partner) {
             cx.fail(Direction::Write, Error::new(Kind::Peer, NAME, "write"));
             return Step::Done;
@@ -123,7 +123,8 @@ impl Bufferevent for Pair {
     }
 
     fn hears(&self, cx: &Context<'_>) -> bool {
-        self.partner.is_some_and(|partner| cx.partner_active(partner))
+        self.partner
+            .is_some_and(|partner| cx.partner_active(partner))
     }
 
     fn freed(&mut self, cx: &mut Context<'_>, _close: bool) {

@@ -201,7 +201,12 @@ fn set_nodelay(bev: &Bev) -> Result<(), Error> {
     crate::ext::with_socket(bev, |socket, _| match socket.descriptor() {
         // A Unix-domain socket has no such option and needs none.
         Some(descriptor) => match descriptor.socket().set_tcp_nodelay(true) {
-            Err(error) if descriptor.socket().domain().is_ok_and(|d| d == socket2::Domain::UNIX) => {
+            Err(error)
+                if descriptor
+                    .socket()
+                    .domain()
+                    .is_ok_and(|d| d == socket2::Domain::UNIX) =>
+            {
                 tracing::trace!(%error, "no TCP_NODELAY on a Unix-domain socket");
                 Ok(())
             }

@@ -37,11 +37,17 @@ impl Calls {
 #[inline]
 pub(crate) fn count_receive() {
     let calls = CALLS.get();
-    CALLS.set(Calls { receives: calls.receives + 1, ..calls });
+    CALLS.set(Calls {
+        receives: calls.receives + 1,
+        ..calls
+    });
 }
 
 #[inline]
 pub(crate) fn count_send() {
     let calls = CALLS.get();
-    CALLS.set(Calls { sends: calls.sends + 1, ..calls });
+    CALLS.set(Calls {
+        sends: calls.sends + 1,
+        ..calls
+    });
 }

@@ -30,7 +30,9 @@ impl Descriptor {
     pub(crate) unsafe fn borrow(raw: RawSource) -> Self {
         // SAFETY: open, by the caller's contract; `ManuallyDrop` keeps it from being closed by a drop, so its owner stays
         // the owner until `close` takes over.
-        Self::Borrowed(ManuallyDrop::new(unsafe { Socket::from_raw_fd_or_socket(raw) }))
+        Self::Borrowed(ManuallyDrop::new(unsafe {
+            Socket::from_raw_fd_or_socket(raw)
+        }))
     }
 
     #[inline]

@@ -171,7 +171,11 @@ impl SocketExt for Bev {
         })??;
         let unsent = with_socket(&self, |_, cx| cx.take_output())?;
         self.free()?;
-        Ok(Parts { stream: taken.into(), unread, unsent })
+        Ok(Parts {
+            stream: taken.into(),
+            unread,
+            unsent,
+        })
     }
 
     fn move_to_loop(&self, events: &LoopHandle) -> Result<Bev, Error> {
@@ -216,7 +220,10 @@ impl SocketExt for Bev {
 }
 
 fn target_of(socket: &LayerRef<Socket>) -> Result<(Arc<dyn Target>, u64), Error> {
-    socket.bev().ok_or_else(|| Error::new(Kind::Freed, NAME, "socket"))?.target()
+    socket
+        .bev()
+        .ok_or_else(|| Error::new(Kind::Freed, NAME, "socket"))?
+        .target()
 }
 
 fn address(
@@ -226,8 +233,9 @@ fn address(
 ) -> Result<Address, Error> {
     with_socket(bev, |socket, _| {
         let name = socket.name();
-        let descriptor =
-            socket.descriptor().ok_or_else(|| Error::new(Kind::Unsupported, name, operation))?;
+        let descriptor = socket
+            .descriptor()
+            .ok_or_else(|| Error::new(Kind::Unsupported, name, operation))?;
         ask(descriptor.socket())
             .map(|address| Address::from_sockaddr(&address))
             .map_err(|source| Error::io(name, operation, source))

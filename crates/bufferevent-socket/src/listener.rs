@@ -17,7 +17,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bufferevent_core::{Bev, Error, Options};
-use evreactor::{Interest, LoopHandle, Moment, Phase, Priority, Ready, Registration, Target, TimerKey};
+use evreactor::{
+    Interest, LoopHandle, Moment, Phase, Priority, Ready, Registration, Target, TimerKey,
+};
 use evreactor_core::Host as _;
 use evreactor_core::sync::{Arc, Mutex, Weak};
 use socket2::{Domain, Socket, Type};
@@ -178,7 +180,9 @@ impl<'a> ListenerBuilder<'a> {
         let socket = Socket::new(address.domain(), Type::STREAM, None).map_err(system("socket"))?;
         if let Address::Tcp(_) = address {
             #[cfg(unix)]
-            socket.set_reuse_address(true).map_err(system("reuse_address"))?;
+            socket
+                .set_reuse_address(true)
+                .map_err(system("reuse_address"))?;
             #[cfg(unix)]
             if self.reuse_port {
                 socket.set_reuse_port(true).map_err(system("reuse_port"))?;
@@ -226,7 +230,9 @@ impl<'a> ListenerBuilder<'a> {
         unlink: Option<PathBuf>,
     ) -> Result<Listener, Error> {
         let system = |operation| move |source| Error::io(NAME, operation, source);
-        socket.set_nonblocking(true).map_err(system("nonblocking"))?;
+        socket
+            .set_nonblocking(true)
+            .map_err(system("nonblocking"))?;
         let state = State {
             registration: None,
             on_accept: Some(accept),
@@ -250,7 +256,13 @@ impl<'a> ListenerBuilder<'a> {
         });
         let registration = self
             .events
-            .register(&inner.socket, Interest::READ, self.priority, inner.clone(), 0)
+            .register(
+                &inner.socket,
+                Interest::READ,
+                self.priority,
+                inner.clone(),
+                0,
+            )
             .map_err(system("register"))?;
         inner.state.lock().registration = Some(registration);
         Ok(Listener { inner })
@@ -364,7 +376,9 @@ impl Drop for Listener {
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listener").field("address", &self.local_addr().ok()).finish_non_exhaustive()
+        f.debug_struct("Listener")
+            .field("address", &self.local_addr().ok())
+            .finish_non_exhaustive()
     }
 }
 
@@ -469,7 +483,9 @@ impl Inner {
         if state.registration.is_none() || state.timer.is_some() {
             return;
         }
-        let pause = state.pause.map_or(FIRST_PAUSE, |last| (last * 2).min(LONGEST_PAUSE));
+        let pause = state
+            .pause
+            .map_or(FIRST_PAUSE, |last| (last * 2).min(LONGEST_PAUSE));
         state.pause = Some(pause);
         let Some(me) = self.me.upgrade() else { return };
         let at = self.events.now() + pause;
@@ -493,7 +509,8 @@ impl Inner {
         }
         let Some(mut callback) = callback else { return };
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| callback(error))) {
-            self.events.caught_panic("listener error callback", &*payload);
+            self.events
+                .caught_panic("listener error callback", &*payload);
         }
         let mut state = self.state.lock();
         if state.registration.is_some() && state.on_error.is_none() {
@@ -550,8 +567,13 @@ fn is_gone(error: &io::Error) -> bool {
     use io::ErrorKind as K;
     if matches!(
         error.kind(),
-        K::Interrupted | K::ConnectionAborted | K::ConnectionReset | K::HostUnreachable
-            | K::NetworkUnreachable | K::NetworkDown | K::TimedOut
+        K::Interrupted
+            | K::ConnectionAborted
+            | K::ConnectionReset
+            | K::HostUnreachable
+            | K::NetworkUnreachable
+            | K::NetworkDown
+            | K::TimedOut
     ) {
         return true;
     }
@@ -563,4 +585,3 @@ fn is_gone(error: &io::Error) -> bool {
     #[cfg(not(unix))]
     false
 }
-

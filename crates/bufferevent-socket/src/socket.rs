@@ -97,7 +97,9 @@ impl Socket {
         key: u64,
         priority: Priority,
     ) -> Result<(), Error> {
-        let Some(descriptor) = &self.descriptor else { return Ok(()) };
+        let Some(descriptor) = &self.descriptor else {
+            return Ok(());
+        };
         let registration = self
             .events
             .register(descriptor.socket(), Interest::BOTH, priority, target, key)
@@ -108,7 +110,9 @@ impl Socket {
 
     /// Whether a connection stands already.
     pub(crate) fn is_connected(&self) -> bool {
-        self.descriptor.as_ref().is_some_and(|descriptor| descriptor.socket().peer_addr().is_ok())
+        self.descriptor
+            .as_ref()
+            .is_some_and(|descriptor| descriptor.socket().peer_addr().is_ok())
     }
 
     /// A connection is under way, and it was not this library that asked for it.
@@ -123,11 +127,7 @@ impl Socket {
     }
 
     /// Begins to connect. What comes of it is told by the loop, never from here.
-    pub(crate) fn connect(
-        &mut self,
-        cx: &mut Context<'_>,
-        address: &Address,
-    ) -> Result<(), Error> {
+    pub(crate) fn connect(&mut self, cx: &mut Context<'_>, address: &Address) -> Result<(), Error> {
         const OPERATION: &str = "connect";
         let to = address.to_sockaddr(OPERATION)?;
         if self.descriptor.is_none() {
@@ -141,7 +141,9 @@ impl Socket {
         } else if self.telling == Telling::Connected || self.is_connected() {
             return Err(Error::new(Kind::Misuse, NAME, OPERATION));
         }
-        let Some(descriptor) = &self.descriptor else { return Ok(()) };
+        let Some(descriptor) = &self.descriptor else {
+            return Ok(());
+        };
         self.refused = match descriptor.socket().connect(&to) {
             Ok(()) => 0,
             Err(error) if in_progress(&error) => 0,
@@ -160,7 +162,9 @@ impl Socket {
         let error = match std::mem::take(&mut self.refused) {
             code if code != 0 => Some(io::Error::from_raw_os_error(code)),
             _ => {
-                let Some(descriptor) = &self.descriptor else { return Step::Blocked };
+                let Some(descriptor) = &self.descriptor else {
+                    return Step::Blocked;
+                };
                 match descriptor.socket().take_error() {
                     Ok(error) => error,
                     Err(error) => Some(error),
@@ -235,7 +239,9 @@ impl Bufferevent for Socket {
 
     #[inline]
     fn pull(&mut self, cx: &mut Context<'_>) -> Step {
-        let Some(descriptor) = &self.descriptor else { return Step::Blocked };
+        let Some(descriptor) = &self.descriptor else {
+            return Step::Blocked;
+        };
         let room = cx.room();
         if room == 0 {
             return Step::Done;
@@ -270,7 +276,9 @@ impl Bufferevent for Socket {
         if cx.connecting() {
             return self.finish_connect(cx);
         }
-        let Some(descriptor) = &self.descriptor else { return Step::Blocked };
+        let Some(descriptor) = &self.descriptor else {
+            return Step::Blocked;
+        };
         if cx.finishing() {
             // The peer may be gone already: then there is nobody left to tell.
             let _ = descriptor.socket().shutdown(Shutdown::Write);
@@ -284,7 +292,11 @@ impl Bufferevent for Socket {
             }
             let sent = send(descriptor.socket(), output, share);
             // All is out: nothing is left to ask about.
-            if sent.is_ok() && output.is_empty() { None } else { Some(sent) }
+            if sent.is_ok() && output.is_empty() {
+                None
+            } else {
+                Some(sent)
+            }
         });
         match sent.flatten() {
             None => Step::Done,

@@ -68,13 +68,12 @@ pub(crate) struct Received {
 
 /// Receives once into the bufferevent's input, at most `room` bytes (which is not 0).
 #[inline]
-pub(crate) fn receive(
-    socket: &Socket,
-    room: usize,
-    cx: &mut Context<'_>,
-) -> io::Result<Received> {
+pub(crate) fn receive(socket: &Socket, room: usize, cx: &mut Context<'_>) -> io::Result<Received> {
     // The thread may be ending, its scratch gone: then a block of its own must do.
-    let kept = SCRATCH.try_with(|scratch| scratch.borrow_mut().block.take()).ok().flatten();
+    let kept = SCRATCH
+        .try_with(|scratch| scratch.borrow_mut().block.take())
+        .ok()
+        .flatten();
     let mut block = match kept {
         Some(block) => block,
         None => SCRATCH
@@ -90,10 +89,14 @@ pub(crate) fn receive(
             let block = left.as_deref().map_or(&[][..], |block| &block[..count]);
             cx.add_input(block)
         } else {
-            left.take().map_or(Ok(()), |block| cx.add_input_block(block, count))
+            left.take()
+                .map_or(Ok(()), |block| cx.add_input_block(block, count))
         };
         added.map_err(|_| io::ErrorKind::OutOfMemory)?;
-        Ok(Received { count, short: count < asked })
+        Ok(Received {
+            count,
+            short: count < asked,
+        })
     });
     if let Some(block) = left {
         let _ = SCRATCH.try_with(|scratch| scratch.borrow_mut().block = Some(block));
@@ -135,7 +138,10 @@ fn send_slices(socket: &Socket, output: &EvBuffer, share: usize) -> io::Result<S
     if first.len() == output.len() || first.len() >= share {
         let offered = &first[..first.len().min(share)];
         let count = again(count_send, || socket.send_with_flags(offered, SEND_FLAGS))?;
-        return Ok(Sent { count, short: count < offered.len() });
+        return Ok(Sent {
+            count,
+            short: count < offered.len(),
+        });
     }
     let mut slices = [IoSlice::new(&[]); SLICES];
     let filled = output.io_slices(&mut slices);
@@ -149,8 +155,13 @@ fn send_slices(socket: &Socket, output: &EvBuffer, share: usize) -> io::Result<S
         offered += slice.len();
         used += 1;
     }
-    let count = again(count_send, || socket.send_vectored_with_flags(&slices[..used], SEND_FLAGS))?;
-    Ok(Sent { count, short: count < offered })
+    let count = again(count_send, || {
+        socket.send_vectored_with_flags(&slices[..used], SEND_FLAGS)
+    })?;
+    Ok(Sent {
+        count,
+        short: count < offered,
+    })
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -158,19 +169,26 @@ fn send_file(socket: &Socket, region: &FileRegion, share: usize) -> io::Result<S
     let offered = region.len().min(share);
     let offset = usize::try_from(region.offset()).map_err(io::Error::other)?;
     let length = NonZeroUsize::new(offered);
-    let count = again(count_send, || socket.sendfile(&**region.file(), offset, length))?;
+    let count = again(count_send, || {
+        socket.sendfile(&**region.file(), offset, length)
+    })?;
     if count == 0 && offered > 0 {
         let why = "the file is shorter than the range that was to be sent of it";
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
     }
-    Ok(Sent { count, short: count < offered })
+    Ok(Sent {
+        count,
+        short: count < offered,
+    })
 }
 
 /// Without a system call for it: a block of the file at a time, by a positioned read.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn send_file(socket: &Socket, region: &FileRegion, share: usize) -> io::Result<Sent> {
     let _ = NonZeroUsize::MIN;
-    let mut block = Pool::new(0).take().map_err(|_| io::ErrorKind::OutOfMemory)?;
+    let mut block = Pool::new(0)
+        .take()
+        .map_err(|_| io::ErrorKind::OutOfMemory)?;
     let offered = region.len().min(share).min(block.len());
     let mut one = EvBuffer::new();
     one.append_file(region.clone()).map_err(io::Error::other)?;
@@ -179,6 +197,11 @@ fn send_file(socket: &Socket, region: &FileRegion, share: usize) -> io::Result<S
         let why = "the file is shorter than the range that was to be sent of it";
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
     }
-    let count = again(count_send, || socket.send_with_flags(&block[..offered], SEND_FLAGS))?;
-    Ok(Sent { count, short: count < offered })
+    let count = again(count_send, || {
+        socket.send_with_flags(&block[..offered], SEND_FLAGS)
+    })?;
+    Ok(Sent {
+        count,
+        short: count < offered,
+    })
 }
