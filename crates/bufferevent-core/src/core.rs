@@ -28,6 +28,8 @@ pub(crate) struct Core {
     /// Bytes the transport has written in this run of the pump.
     pub(crate) spent_writing: u32,
     pub(crate) postponed: Steps,
+    /// The transport has had its share of this turn.
+    pub(crate) share_used: bool,
     /// The domain is on a ready list or scheduled with its loop.
     pub(crate) listed: bool,
     /// The pump is in this domain.
@@ -59,6 +61,7 @@ impl Core {
             spent_reading: 0,
             spent_writing: 0,
             postponed: Steps::EMPTY,
+            share_used: false,
             listed: false,
             running: false,
             settle: false,

@@ -213,16 +213,18 @@ fn run_steps(cell: &RefCell<Core>) {
         }
     };
     drop(running);
-    if more || cell.borrow().postponed_node != NONE {
+    if more || cell.borrow().share_used || cell.borrow().postponed_node != NONE {
         go_on_later(cell);
     }
 }
 
-/// Leaves the rest of a domain's work to the loop's next turn.
+/// Leaves the rest of a domain's work to the loop's next turn. A domain that had its share is not run again in this one, whoever
+/// asks: it counts as listed until then.
 #[cold]
 fn go_on_later(cell: &RefCell<Core>) {
     let again = {
         let mut core = cell.borrow_mut();
+        core.share_used = false;
         core.requeue_postponed();
         let again = !core.listed;
         core.listed = true;
@@ -350,23 +352,19 @@ pub(crate) fn pull(cell: &RefCell<Core>, index: Index, mode: Mode) {
         return put_back(cell, index, generation, layer);
     };
     node.layer = Some(layer);
-    let transport = node.below == NONE;
     let discards = node.flags.contains(Flags::DISCARD);
-    match step {
-        Some(Step::Blocked) => node.flags.insert(Flags::DRY),
-        Some(Step::Again) if moved > 0 => {
-            if transport {
-                core.spent_reading = core.spent_reading.saturating_add(clipped(moved));
-                if core.spent_reading as usize >= core.node(index).max_single_read()
-                    && core.wants_pull(index)
-                    && core.postpone(index, Steps::PULL)
-                {
-                    return;
-                }
-            }
+    if step == Some(Step::Blocked) {
+        node.flags.insert(Flags::DRY);
+    }
+    if moved > 0 {
+        if node.below == NONE {
+            let share = node.max_single_read();
+            core.spent_reading = core.spent_reading.saturating_add(clipped(moved));
+            core.share_used |= core.spent_reading as usize >= share;
+        }
+        if step == Some(Step::Again) {
             core.queue_pull(index);
         }
-        Some(Step::Again | Step::Done) | None => {}
     }
     if discards {
         let trash = std::mem::take(&mut core.node(index).input);
@@ -445,22 +443,18 @@ pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
         core.lost_output(index, moved);
     }
     let node = core.node(index);
-    let transport = node.below == NONE;
-    match step {
-        Some(Step::Blocked) => node.flags.insert(Flags::BLOCKED),
-        Some(Step::Again) if moved > 0 => {
-            if transport {
-                core.spent_writing = core.spent_writing.saturating_add(clipped(moved));
-                if core.spent_writing as usize >= core.node(index).max_single_write()
-                    && core.wants_push(index)
-                    && core.postpone(index, Steps::PUSH)
-                {
-                    return;
-                }
-            }
+    if step == Some(Step::Blocked) {
+        node.flags.insert(Flags::BLOCKED);
+    }
+    if moved > 0 {
+        if node.below == NONE {
+            let share = node.max_single_write();
+            core.spent_writing = core.spent_writing.saturating_add(clipped(moved));
+            core.share_used |= core.spent_writing as usize >= share;
+        }
+        if step == Some(Step::Again) {
             core.queue_push(index);
         }
-        Some(Step::Again | Step::Done) | None => {}
     }
     // What was written before the connection stood was lent to the call that found it standing: nobody could ask for it.
     if connecting && core.node(index).link == Link::Open {
