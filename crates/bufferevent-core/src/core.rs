@@ -30,6 +30,8 @@ pub(crate) struct Core {
     pub(crate) postponed: Steps,
     /// The transport has had its share of this turn.
     pub(crate) share_used: bool,
+    /// It had its share, and rests until the loop's next turn runs it.
+    pub(crate) resting: bool,
     /// The domain is on a ready list or scheduled with its loop.
     pub(crate) listed: bool,
     /// The pump is in this domain.
@@ -62,6 +64,7 @@ impl Core {
             spent_writing: 0,
             postponed: Steps::EMPTY,
             share_used: false,
+            resting: false,
             listed: false,
             running: false,
             settle: false,

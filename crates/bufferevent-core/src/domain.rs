@@ -166,7 +166,10 @@ impl Domain {
         .pack();
         if self.host.schedule(Phase::Turn, self.clone(), key).is_err() {
             // Nothing runs on a closed loop; let a later operation try, and fail, again.
-            self.cell.lock().borrow_mut().listed = false;
+            let lock = self.cell.lock();
+            let mut core = lock.borrow_mut();
+            core.listed = false;
+            core.resting = false;
         }
     }
 }
@@ -175,7 +178,7 @@ impl Target for Domain {
     fn run(&self, key: u64) {
         let key = Key::unpack(key);
         pump::run(self, |core| match key.call {
-            Call::Run => {}
+            Call::Run => core.resting = false,
             Call::Deliver => {
                 if let Some(node) = core.find_mut(key.index, key.generation) {
                     node.queued.remove(Steps::DEFERRED);

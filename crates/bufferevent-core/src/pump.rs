@@ -191,6 +191,9 @@ fn run_steps(cell: &RefCell<Core>) {
 
     {
         let mut core = cell.borrow_mut();
+        if core.resting {
+            return;
+        }
         core.listed = false;
         core.running = true;
         core.spent_reading = 0;
@@ -219,12 +222,12 @@ fn run_steps(cell: &RefCell<Core>) {
 }
 
 /// Leaves the rest of a domain's work to the loop's next turn. A domain that had its share is not run again in this one, whoever
-/// asks: it counts as listed until then.
+/// asks or whatever becomes ready.
 #[cold]
 fn go_on_later(cell: &RefCell<Core>) {
     let again = {
         let mut core = cell.borrow_mut();
-        core.share_used = false;
+        core.resting = std::mem::take(&mut core.share_used);
         core.requeue_postponed();
         let again = !core.listed;
         core.listed = true;
