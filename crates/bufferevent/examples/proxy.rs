@@ -11,7 +11,7 @@ use bufferevent::{
     Bev, Builder, Error, Event, EventLoop, Handler, Listener, LoopHandle, Pressure, READ,
 };
 
-/// Bytes that may wait for a slow reader.
+/// Bytes that may wait for a slow reader, and that are read ahead for it.
 const HIGH_MARK: usize = 256 * 1024;
 
 /// One side of a proxied connection.
@@ -23,14 +23,15 @@ impl Handler for Side {
     fn on_read(&mut self, bev: &Bev) {
         // A refusal means that the other side has ended; its event callback hears of that.
         let _ = self.other.output().append_from(&bev.input());
+        if self.other.room() == 0 {
+            let _ = bev.suspend(READ);
+        }
     }
 
     fn on_pressure(&mut self, _bev: &Bev, pressure: Pressure) {
-        // A side that was freed is not read anyway.
-        let _ = match pressure {
-            Pressure::Full => self.other.suspend(READ),
-            Pressure::Eased => self.other.resume(READ),
-        };
+        if pressure == Pressure::Eased {
+            let _ = self.other.resume(READ);
+        }
     }
 
     fn on_event(&mut self, bev: &Bev, event: &Event) {
@@ -62,6 +63,7 @@ fn join(events: &LoopHandle, near: &Bev, upstream: &str) -> Result<(), Error> {
         .connect(upstream)?;
     near.set_handler(Side { other: far.clone() })?;
     for side in [near, &far] {
+        side.set_read_watermark(0, HIGH_MARK)?;
         side.set_write_watermark(0, HIGH_MARK)?;
         side.enable(READ)?;
     }

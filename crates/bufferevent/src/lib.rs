@@ -27,6 +27,9 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(all(doctest, feature = "socket", feature = "pair"))]
+mod book;
+
 pub use bufferevent_core::{
     Absent, Bev, Blame, Bufferevent, Callbacks, Context, Deadline, Direction, Directions, Error,
     Event, EventFlags, Flushed, Guard, Handler, Input, Interest, Kind, LayerRef, Mode, Options,
