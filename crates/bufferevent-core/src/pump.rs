@@ -56,7 +56,8 @@ impl Active {
     /// `None` if it is active already.
     #[inline]
     pub(crate) fn begin() -> Option<Self> {
-        ACTIVE.with(|active| (!active.replace(true)).then_some(Self(())))
+        // Made only where it is handed out: its drop ends the activity.
+        ACTIVE.with(|active| (!active.replace(true)).then(|| Self(())))
     }
 }
 
