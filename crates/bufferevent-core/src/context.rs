@@ -616,7 +616,12 @@ impl<'a> Context<'a> {
     /// A connection was asked for: nothing moves until [`Context::connected`] or [`Context::connect_failed`].
     pub fn connect_begun(&mut self) {
         self.with(|core| {
-            core.node(self.index).link = Link::Connecting;
+            let node = core.node(self.index);
+            node.link = Link::Connecting;
+            // A read would take the error that tells why there is no connection.
+            if node.below == NONE {
+                node.flags.insert(Flags::DRY);
+            }
             core.connect_started(self.index);
         });
     }

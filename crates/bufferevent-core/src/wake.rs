@@ -320,7 +320,7 @@ impl Core {
     pub(crate) fn became_ready(&mut self, index: Index, directions: Directions) {
         let node = self.node(index);
         if node.link == Link::Connecting {
-            node.flags.remove(Flags::DRY.union(Flags::BLOCKED));
+            node.flags.remove(Flags::BLOCKED);
             self.queue(index, Steps::PUSH);
             return;
         }
