@@ -110,8 +110,17 @@ impl Bev {
             generation,
             holders: AtomicU32::new(2),
         });
-        core.node(index).me = Some(Self(handle.clone()));
+        let node = core.node(index);
+        node.own = Arc::downgrade(&handle);
+        node.me = Some(Self(handle.clone()));
         Self(handle)
+    }
+
+    /// Another handle of a node, also while its own is out because its handler runs.
+    pub(crate) fn of(node: &Node) -> Option<Self> {
+        let handle = node.own.upgrade()?;
+        handle.holders.fetch_add(1, Ordering::Relaxed);
+        Some(Self(handle))
     }
 
     /// How many user handles there are.

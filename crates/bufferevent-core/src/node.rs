@@ -9,8 +9,9 @@
 
 use evbuffer::EvBuffer;
 use evreactor_core::Priority;
+use evreactor_core::sync::Weak;
 
-use crate::bev::Bev;
+use crate::bev::{Bev, Handle};
 use crate::direction::{Directions, Reasons};
 use crate::error::Error;
 use crate::event::EventFlags;
@@ -204,6 +205,8 @@ pub(crate) struct Node {
     pub(crate) handler: Option<Box<dyn Handler + Send>>,
     /// The node's own handle. Taken out during a delivery.
     pub(crate) me: Option<Bev>,
+    /// What that handle points to, for more of them to be made at any time.
+    pub(crate) own: Weak<Handle>,
     pub(crate) extras: Option<Box<Extras>>,
     pub(crate) bytes_read: u64,
     pub(crate) bytes_written: u64,
@@ -238,6 +241,7 @@ impl Node {
             layer: Some(layer),
             handler: None,
             me: None,
+            own: Weak::new(),
             extras: None,
             bytes_read: 0,
             bytes_written: 0,

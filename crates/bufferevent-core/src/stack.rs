@@ -151,7 +151,7 @@ impl Bev {
         }
         let cell = self.0.domain.lock();
         let core = cell.borrow();
-        core.get(index)?.me.clone()
+        Self::of(core.get(index)?)
     }
 
     /// What a source is registered with the loop under, so that its readiness comes to this bufferevent.
