@@ -1,4 +1,4 @@
-//! The code blocks of the workspace's README and of the book in `docs/`, as tests.
+//! The code blocks of the READMEs and of the book in `docs/`, as tests.
 //!
 //! Compiled for documentation tests alone: a package on its own has neither file. `tests/book.rs` sees to it that no page
 //! with code is missing here.
@@ -14,6 +14,7 @@ macro_rules! pages {
 
 pages! {
     Readme: "../../../README.md",
+    CrateReadme: "../README.md",
     Introduction: "../../../docs/introduction.md",
     Anatomy: "../../../docs/concepts/anatomy.md",
     CallbacksAndWatermarks: "../../../docs/concepts/callbacks.md",
