@@ -108,10 +108,12 @@ fn free_reports(joint: &dyn Joint) {
     assert_eq!(far.input().len(), 0, "what was unsent is dropped");
 }
 
+type Act = Box<dyn FnOnce(&Bev) + Send>;
+
 /// Calls `act` in the first callback of one kind.
 struct Acts {
     kind: usize,
-    act: Option<Box<dyn FnOnce(&Bev) + Send>>,
+    act: Option<Act>,
     log: Log,
 }
 
@@ -148,7 +150,7 @@ fn act_inside(
     let (near, far) = joint.make(options);
     let log = Log::new();
     let other = far.clone();
-    let act: Box<dyn FnOnce(&Bev) + Send> = Box::new(move |bev| act(bev, &other));
+    let act: Act = Box::new(move |bev| act(bev, &other));
     near.set_handler(Acts {
         kind,
         act: Some(act),
