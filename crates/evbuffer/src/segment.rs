@@ -163,20 +163,12 @@ impl AsRef<[u8]> for Piece {
 impl Segment {
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        // As `bytes`: comparisons for the usual kinds.
         match self {
-            Self::Own(own) => own.len(),
             Self::Empty => 0,
-            Self::Block(_) | Self::Shared(_) | Self::File(_) => self.len_elsewhere(),
-        }
-    }
-
-    fn len_elsewhere(&self) -> usize {
-        match self {
+            Self::Own(own) => own.len(),
             Self::Block(piece) => (piece.end - piece.start) as usize,
             Self::Shared(bytes) => bytes.len(),
             Self::File(region) => region.len(),
-            Self::Empty | Self::Own(_) => 0,
         }
     }
 
