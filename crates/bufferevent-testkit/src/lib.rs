@@ -2,7 +2,7 @@
 //! transports, a model of a filter, a handler that remembers, and the records from which `cargo xtask spec` says
 //! what was proved.
 //!
-//! Never published: every crate of the workspace may use it in its tests and none may depend on it.
+//! For tests alone: every crate of the workspace may use it in its tests, and none may depend on it otherwise.
 
 #![forbid(unsafe_code)]
 
