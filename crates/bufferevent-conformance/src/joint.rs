@@ -1,13 +1,12 @@
 //! What a type brings to the suite, and what every check stands on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bufferevent_core::{Bev, Options, READ};
-use bufferevent_testkit::record;
+use bufferevent_testkit::{ManualClock, record};
 use evreactor::{EventLoop, LoopHandle};
-use evreactor_core::{Clock, Host, Moment};
+use evreactor_core::{Clock, Host};
 
 use crate::{anatomy, callbacks, end, flush, general, life, marks, timeouts};
 
@@ -152,23 +151,6 @@ pub fn check_all(make: &dyn Fn() -> Box<dyn Joint>) {
         failed.len(),
         failed.join(", ")
     );
-}
-
-/// A clock that stands still until it is moved.
-#[derive(Clone, Debug, Default)]
-pub struct ManualClock(Arc<AtomicU64>);
-
-impl ManualClock {
-    /// Moves it to `moment`.
-    pub fn set(&self, moment: Moment) {
-        self.0.store(moment.as_nanos(), Ordering::Relaxed);
-    }
-}
-
-impl Clock for ManualClock {
-    fn now(&self) -> Moment {
-        Moment::from_nanos(self.0.load(Ordering::Relaxed))
-    }
 }
 
 /// A real loop whose time is moved by hand.

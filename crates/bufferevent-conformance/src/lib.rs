@@ -43,7 +43,7 @@ mod sockets;
 mod stacks;
 mod timeouts;
 
-pub use joint::{Joint, ManualClock, check_all};
+pub use joint::{Joint, check_all};
 pub use pairs::Pairs;
 pub use sockets::Sockets;
 pub use stacks::Stacks;

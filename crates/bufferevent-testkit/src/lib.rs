@@ -11,6 +11,8 @@ pub mod record;
 #[cfg(feature = "bufferevents")]
 mod alarm;
 #[cfg(feature = "bufferevents")]
+mod clock;
+#[cfg(feature = "bufferevents")]
 mod faulty;
 #[cfg(feature = "bufferevents")]
 mod random;
@@ -23,6 +25,8 @@ mod through;
 #[cfg(feature = "bufferevents")]
 mod virtual_loop;
 
+#[cfg(feature = "bufferevents")]
+pub use clock::ManualClock;
 #[cfg(feature = "bufferevents")]
 pub use faulty::{Network, faulty};
 #[cfg(feature = "bufferevents")]
