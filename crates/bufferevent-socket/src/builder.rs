@@ -204,8 +204,8 @@ fn set_nodelay(bev: &Bev) -> Result<(), Error> {
             Err(error)
                 if descriptor
                     .socket()
-                    .domain()
-                    .is_ok_and(|d| d == socket2::Domain::UNIX) =>
+                    .local_addr()
+                    .is_ok_and(|address| address.is_unix()) =>
             {
                 tracing::trace!(%error, "no TCP_NODELAY on a Unix-domain socket");
                 Ok(())
