@@ -6,7 +6,9 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener};
 use std::process::Stdio;
+#[cfg(target_os = "linux")]
 use std::thread;
+#[cfg(target_os = "linux")]
 use std::time::Duration;
 
 use support::{BACKENDS, Service, bev, data, finish, receive_all, send_all};

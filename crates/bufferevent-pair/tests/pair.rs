@@ -1,7 +1,7 @@
 //! What a pair alone shows: moved bytes, marks of both sides, the partner, and no system below.
 
 use bufferevent_core::{Direction, Kind, Mode, Options, READ, WRITE};
-use bufferevent_pair::{Pair, Partner as _, pair, pair_with};
+use bufferevent_pair::{Pair, Partner as _, pair};
 use bufferevent_testkit::{Log, Loop, Through, Told, record, spec};
 use evbuffer::EvBuffer;
 use evreactor::EventLoop;
