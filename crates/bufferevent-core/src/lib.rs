@@ -61,6 +61,7 @@ mod event;
 mod flush;
 mod handler;
 mod layer;
+mod lent;
 mod life;
 mod local;
 mod node;
