@@ -386,7 +386,16 @@ impl EvBuffer {
     /// shared.lock().unwrap().drain_into(3, &mut trash);
     /// drop(trash); // Whatever its owner's `Drop` does, the lock is free.
     /// ```
+    #[inline]
     pub fn drain_into(&mut self, n: usize, trash: &mut EvBuffer) -> usize {
+        // The usual case: all there is is one segment of its own, so nothing foreign goes.
+        if self.rest.is_none() && !self.head.is_foreign() {
+            return self.drain(n);
+        }
+        self.drain_segments_into(n, trash)
+    }
+
+    fn drain_segments_into(&mut self, n: usize, trash: &mut EvBuffer) -> usize {
         let n = n.min(self.len());
         if n == 0 || self.check_open(End::Front, "drain").is_err() {
             return 0;

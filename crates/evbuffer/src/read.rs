@@ -79,6 +79,11 @@ impl EvBuffer {
     #[doc(alias = "evbuffer_copyout")]
     #[inline]
     pub fn copy_out(&self, dst: &mut [u8]) -> usize {
+        if self.rest.is_none() && !self.head.is_file() {
+            let n = dst.len().min(self.head.len());
+            dst[..n].copy_from_slice(&self.head.bytes()[..n]);
+            return n;
+        }
         self.copy_at(0, 0, dst, "copy out").0
     }
 

@@ -190,11 +190,13 @@ impl Segment {
         }
     }
 
+    #[inline]
     pub(crate) fn is_file(&self) -> bool {
         matches!(self, Self::File(_))
     }
 
     /// Whether dropping it may run code of somebody else, or close a file.
+    #[inline]
     pub(crate) fn is_foreign(&self) -> bool {
         match self {
             Self::Shared(_) | Self::File(_) => true,

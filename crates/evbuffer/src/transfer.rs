@@ -114,13 +114,19 @@ impl EvBuffer {
     /// ```
     /// Source: libevent `evbuffer_remove_buffer`.
     #[doc(alias = "evbuffer_remove_buffer")]
+    #[inline]
     pub fn move_to(&mut self, n: usize, dst: &mut EvBuffer) -> Result<usize, Error> {
-        const DURING: &str = "move";
         let len = self.len();
         if n >= len {
             dst.append(self)?;
             return Ok(len);
         }
+        self.move_part_to(n, dst)
+    }
+
+    /// As [`move_to`](Self::move_to), for `n` below the length.
+    fn move_part_to(&mut self, n: usize, dst: &mut EvBuffer) -> Result<usize, Error> {
+        const DURING: &str = "move";
         if n == 0 {
             return Ok(0);
         }
