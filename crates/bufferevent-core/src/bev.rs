@@ -276,7 +276,7 @@ impl Bev {
     /// [`Kind::Freed`], [`Kind::WrongThread`].
     pub fn free_when_written(&self) -> Result<(), Error> {
         self.on("free_when_written", |core, index| {
-            core.node(index).flags.insert(Flags::FREE_WHEN_WRITTEN);
+            core.mark(index, Flags::FREE_WHEN_WRITTEN);
             core.maybe_reap(index);
             Ok(())
         })
@@ -292,8 +292,8 @@ impl Bev {
     pub fn close(&self, deadline: Duration) -> Result<(), Error> {
         self.own("close", |core, index| {
             let at = core.host().now() + deadline;
+            core.mark(index, Flags::CLOSING);
             let node = core.node(index);
-            node.flags.insert(Flags::CLOSING);
             if !node.enabled.contains(Directions::READ) && node.read_end == End::Open {
                 node.flags.insert(Flags::DISCARD);
                 node.enabled.insert(Directions::READ);

@@ -333,6 +333,23 @@ impl<'a> Context<'a> {
             // A flush goes past marks of its own side only.
             core.room_of_input(partner.index, Mode::Normal)
         };
+        let moved = self.pass_some(partner, room, across);
+        if self.output.as_ref().is_none_or(|output| !output.is_empty()) {
+            // The partner fetches the rest when it has room again.
+            let mut core = self.cell.borrow_mut();
+            if let Some(node) = core.find_mut(partner.index, partner.generation) {
+                node.flags.remove(Flags::DRY);
+            }
+        }
+        moved
+    }
+
+    fn pass_some(
+        &mut self,
+        partner: NodeKey,
+        room: usize,
+        across: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize,
+    ) -> usize {
         if room == 0 {
             return 0;
         }
@@ -430,6 +447,7 @@ impl<'a> Context<'a> {
         let mut core = self.cell.borrow_mut();
         if let Some(node) = core.find_mut(partner.index, partner.generation) {
             node.flags.insert(Flags::END_ARRIVED);
+            node.flags.remove(Flags::DRY);
             core.queue_pull(partner.index);
             // What it still has to give may have nowhere to go any more.
             core.queue_push(partner.index);
@@ -441,6 +459,15 @@ impl<'a> Context<'a> {
     pub fn end_arrived(&self) -> bool {
         self.read(|node| node.flags.contains(Flags::END_ARRIVED))
             .unwrap_or(false)
+    }
+
+    /// Whether `partner` has bytes that wait to be passed on.
+    #[must_use]
+    pub fn has_output(&self, partner: NodeKey) -> bool {
+        self.cell
+            .borrow()
+            .find(partner.index, partner.generation)
+            .is_some_and(|node| !node.output.is_empty())
     }
 
     /// Whether `partner` is still there.

@@ -36,6 +36,8 @@ pub(crate) struct Core {
     pub(crate) listed: bool,
     /// The pump is in this domain.
     pub(crate) running: bool,
+    /// Some node is to be freed when something comes about, or has lost its last user.
+    pub(crate) marked: bool,
     /// Some node may have come to the end of its life.
     pub(crate) settle: bool,
 }
@@ -67,6 +69,7 @@ impl Core {
             resting: false,
             listed: false,
             running: false,
+            marked: false,
             settle: false,
         }
     }

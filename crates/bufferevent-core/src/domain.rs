@@ -189,8 +189,8 @@ impl Target for Domain {
             }
             Call::Orphan => life::orphaned(core, key.index, key.generation),
             Call::Free => {
-                if let Some(node) = core.find_mut(key.index, key.generation) {
-                    node.flags.insert(Flags::FREE_NOW);
+                if core.find(key.index, key.generation).is_some() {
+                    core.mark(key.index, Flags::FREE_NOW);
                     core.settle = true;
                 }
             }

@@ -22,6 +22,7 @@ use crate::pump;
 pub(crate) fn orphaned(core: &mut Core, index: Index, generation: u32) {
     if let Some(node) = core.find_mut(index, generation) {
         node.flags.insert(Flags::ORPHAN);
+        core.marked = true;
         core.settle = true;
     }
 }
@@ -119,6 +120,8 @@ pub(crate) fn settle(cell: &RefCell<Core>) {
             free(cell, index, generation);
         }
     }
+    let mut core = cell.borrow_mut();
+    core.marked = core.any_marked();
 }
 
 /// Whether nothing keeps this node alive any more.
@@ -182,6 +185,9 @@ fn transport_hears(cell: &RefCell<Core>, top: Index) -> bool {
 impl Core {
     /// An output has become empty: some life may hang on that.
     pub(crate) fn emptied_output(&mut self, index: Index) {
+        if !self.marked {
+            return;
+        }
         let top = if self.is_single() {
             index
         } else {
@@ -190,15 +196,30 @@ impl Core {
         self.maybe_reap(top);
     }
 
+    /// Whether any node of the domain may come to its end by itself.
+    fn any_marked(&self) -> bool {
+        let marks = Flags::ENDS_LIFE.union(Flags::ORPHAN);
+        self.indices().any(|index| {
+            self.get(index)
+                .is_some_and(|node| node.flags.intersects(marks))
+        })
+    }
+
+    /// Marks a node to be freed when `why` comes about.
+    pub(crate) fn mark(&mut self, index: Index, why: Flags) {
+        self.node(index).flags.insert(why);
+        self.marked = true;
+    }
+
     /// Has the pump look whether this node is at its end, if it may be.
     pub(crate) fn maybe_reap(&mut self, index: Index) {
-        const ASKED: Flags = Flags::FREE_WHEN_WRITTEN
-            .union(Flags::CLOSING)
-            .union(Flags::FREE_NOW);
+        if !self.marked {
+            return;
+        }
         let single = self.is_single();
         let Some(node) = self.get(index) else { return };
         let hears = single && node.enabled.contains(Directions::READ) && node.read_end == End::Open;
-        if node.flags.intersects(ASKED)
+        if node.flags.intersects(Flags::ENDS_LIFE)
             || (node.flags.contains(Flags::ORPHAN) && !hears)
             // The partner in a pair lives by what is in flight here.
             || !single

@@ -165,6 +165,8 @@ set! {
         END_ARRIVED = 1 << 17;
         /// The handler was told of the end of the input.
         END_TOLD = 1 << 18;
+        /// What has a bufferevent freed that still has users.
+        ENDS_LIFE = (1 << 8) | (1 << 9) | (1 << 16);
     }
 }
 

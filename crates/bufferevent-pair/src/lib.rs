@@ -101,8 +101,11 @@ impl Bufferevent for Pair {
         }
         if cx.end_arrived() {
             cx.end_input();
+            return Step::Done;
         }
-        Step::Done
+        // Nothing to fetch until the partner could not pass all that it had.
+        let waits = self.partner.is_some_and(|partner| cx.has_output(partner));
+        if waits { Step::Done } else { Step::Blocked }
     }
 
     fn push(&mut self, cx: &mut Context<'_>) -> Step {
