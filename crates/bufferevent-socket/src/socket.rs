@@ -100,6 +100,8 @@ impl Socket {
         let Some(descriptor) = &self.descriptor else {
             return Ok(());
         };
+        // One that was set before it was connected is registered already: once is all that a loop takes.
+        self.registration = None;
         let registration = self
             .events
             .register(descriptor.socket(), Interest::BOTH, priority, target, key)
