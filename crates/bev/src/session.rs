@@ -150,6 +150,11 @@ impl Handler for Side {
             Way::Up => counters.up.add(moved),
             Way::Down => counters.down.add(moved),
         }
+        // At once, not when the other side's turn comes: until then a fast peer could bring much more.
+        if self.other.room() == 0 {
+            // Freed already: nothing is read then.
+            let _ = bev.suspend(READ);
+        }
     }
 
     fn on_pressure(&mut self, _bev: &Bev, pressure: Pressure) {

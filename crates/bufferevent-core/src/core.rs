@@ -38,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) running: bool,
     /// Some node is to be freed when something comes about, or has lost its last user.
     pub(crate) marked: bool,
+    /// The loop is gone: nothing comes from outside any more.
+    pub(crate) closed: bool,
     /// Some node may have come to the end of its life.
     pub(crate) settle: bool,
 }
@@ -70,6 +72,7 @@ impl Core {
             listed: false,
             running: false,
             marked: false,
+            closed: false,
             settle: false,
         }
     }

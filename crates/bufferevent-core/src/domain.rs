@@ -216,6 +216,14 @@ impl Target for Domain {
         let key = Key::unpack(key);
         pump::run_ready(self, key.index, key.generation, ready);
     }
+
+    fn closed(&self) {
+        pump::run(self, |core| {
+            core.closed = true;
+            core.resting = false;
+            core.settle = true;
+        });
+    }
 }
 
 /// What a readiness report means for a node: which directions may move.

@@ -6,7 +6,8 @@
 //! 3. A freed bufferevent with CLOSE_ON_FREE takes the one below along, and so on down; without it the one
 //!    below is uncovered, with its unread bytes and what was enabled before.
 //! 4. One that loses its layer below hears of it as an error; one whose partner goes, as an EOF.
-//! 5. Without a user, a bufferevent lives while it is connecting, can still hear, has output to send, or has something
+//! 5. When the loop closes, what has no user is freed; the rest, when its last user leaves.
+//! 6. Without a user, a bufferevent lives while it is connecting, can still hear, has output to send, or has something
 //!    to tell its handler. That is looked at when an end was seen or an output emptied, not at every step.
 
 use std::cell::RefCell;
@@ -148,6 +149,9 @@ fn is_over(cell: &RefCell<Core>, index: Index) -> bool {
         if node.me.as_ref().is_none_or(|me| me.users() > 0) {
             node.flags.remove(Flags::ORPHAN);
             return false;
+        }
+        if core.closed {
+            return true;
         }
         if core.is_busy(index) {
             return false;

@@ -79,6 +79,10 @@ pub trait Target: Send + Sync + 'static {
 
     /// A source that was registered with the loop for this target may be able to move.
     fn ready(&self, key: u64, ready: Ready);
+
+    /// The loop, with which a source is registered for this target, is closing: nothing will become ready any more. Called once per
+    /// registration.
+    fn closed(&self) {}
 }
 
 /// When in a turn of the loop a scheduled call runs.

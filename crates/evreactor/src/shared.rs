@@ -253,6 +253,9 @@ impl Shared {
             std::mem::take(&mut timers.wheel)
         };
         let registered = self.sources.lock().close();
+        for target in &registered {
+            self.guard("closing of a source", || target.closed());
+        }
         self.guard("drop of queued calls", move || drop(queued));
         self.guard("drop of timers", move || drop(armed));
         self.guard("drop of sources", move || drop(registered));
