@@ -39,11 +39,13 @@ mod joint;
 mod life;
 mod marks;
 mod pairs;
+#[cfg(unix)]
 mod sockets;
 mod stacks;
 mod timeouts;
 
 pub use joint::{Joint, check_all};
 pub use pairs::Pairs;
+#[cfg(unix)]
 pub use sockets::Sockets;
 pub use stacks::Stacks;

@@ -1,5 +1,7 @@
 //! The suite over sockets: TCP and Unix-domain, on both backends.
 
+#![cfg(unix)]
+
 use bufferevent_conformance::{Sockets, Stacks, check_all};
 
 #[test]

@@ -1,5 +1,7 @@
 //! What a socket has to survive, on both backends.
 
+#![cfg(unix)]
+
 mod common;
 
 use std::io::{Read as _, Write as _};

@@ -1,5 +1,7 @@
 //! What a socket alone shows: how it is made, connects, moves, and is listened for.
 
+#![cfg(unix)]
+
 mod common;
 
 use std::io::{Read as _, Write as _};
