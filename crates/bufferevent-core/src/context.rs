@@ -383,23 +383,14 @@ impl<'a> Context<'a> {
         room: usize,
         step: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize,
     ) -> usize {
-        let (source, sink) = {
-            let mut core = self.cell.borrow_mut();
-            if core.find(self.index, self.generation).is_none() {
-                return 0;
-            }
-            let Some(source) = Lent::take(self.cell, &mut core, from, from_side) else {
-                return 0;
-            };
-            match Lent::take(self.cell, &mut core, to, to_side) {
-                Some(sink) => (Some(source), Some(sink)),
-                None => {
-                    drop(core);
-                    drop(source);
-                    return 0;
-                }
-            }
-        };
+        let mut core = self.cell.borrow_mut();
+        if core.find(self.index, self.generation).is_none() {
+            return 0;
+        }
+        let source = Lent::take(self.cell, &mut core, from, from_side);
+        let sink = Lent::take(self.cell, &mut core, to, to_side);
+        // What was taken goes back by itself, once nothing is borrowed.
+        drop(core);
         let (Some(mut source), Some(mut sink)) = (source, sink) else {
             return 0;
         };
@@ -408,6 +399,9 @@ impl<'a> Context<'a> {
         if to_side == Side::Input && self.discards(to) {
             sink.buffer.clear();
         }
+        let mut core = self.cell.borrow_mut();
+        source.give_back(&mut core);
+        sink.give_back(&mut core);
         moved
     }
 

@@ -44,6 +44,8 @@ pub(crate) struct Lent<'a> {
     side: Side,
     pub(crate) buffer: EvBuffer,
     before: usize,
+    /// It was given back already.
+    back: bool,
 }
 
 impl<'a> Lent<'a> {
@@ -67,6 +69,7 @@ impl<'a> Lent<'a> {
             side,
             buffer,
             before,
+            back: false,
         })
     }
 
@@ -81,8 +84,19 @@ impl<'a> Lent<'a> {
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
+        if !self.back {
+            let cell = self.cell;
+            self.give_back(&mut cell.borrow_mut());
+        }
+    }
+}
+
+impl Lent<'_> {
+    /// Gives the buffer back. Dropping does that too; this is for whoever is in the domain anyway.
+    #[inline]
+    pub(crate) fn give_back(&mut self, core: &mut Core) {
+        self.back = true;
         let (gained, lost) = (self.gained(), self.lost());
-        let mut core = self.cell.borrow_mut();
         // Freed meanwhile: the bytes go with the buffer, outside of the borrow.
         let Some(node) = core.find_mut(self.index, self.generation) else {
             return;
