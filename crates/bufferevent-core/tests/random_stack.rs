@@ -168,6 +168,9 @@ impl Run {
     fn put_on(&mut self, side: usize) {
         let chunk = [1, 3, 17, usize::MAX][self.random.below(4)];
         let mut layer = Through::new().chunk(chunk).counted(&self.calls);
+        if self.random.once_in(3) {
+            layer = layer.terse();
+        }
         // A greeting has to get through without a flush.
         if self.random.once_in(10) && self.least_mark == 1 {
             layer = layer.holding();

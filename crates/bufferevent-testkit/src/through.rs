@@ -30,6 +30,7 @@ const HELLO: &[u8] = b"hello, other side;";
 pub struct Through {
     name: &'static str,
     chunk: usize,
+    after_a_move: Step,
     holds: bool,
     held: EvBuffer,
     handshake: Handshake,
@@ -53,6 +54,7 @@ impl Through {
         Self {
             name: "through",
             chunk: usize::MAX,
+            after_a_move: Step::Again,
             holds: false,
             held: EvBuffer::new(),
             handshake: Handshake::None,
@@ -75,6 +77,13 @@ impl Through {
     /// Moves at most `bytes` per step.
     pub fn chunk(mut self, bytes: usize) -> Self {
         self.chunk = bytes;
+        self
+    }
+
+    /// Moves all that fits and leaves it to others to ask again, as the smallest layer there is does.
+    pub fn terse(mut self) -> Self {
+        self.chunk = usize::MAX;
+        self.after_a_move = Step::Done;
         self
     }
 
@@ -172,7 +181,7 @@ impl Bufferevent for Through {
             cx.inherit_end();
             return Step::Done;
         }
-        Step::Again
+        self.after_a_move
     }
 
     fn push(&mut self, cx: &mut Context<'_>) -> Step {
@@ -195,7 +204,7 @@ impl Bufferevent for Through {
                     .expect("a test has memory")
             });
             if moved > 0 {
-                return Step::Again;
+                return self.after_a_move;
             }
         } else {
             let emits = self.lets_go(cx);
@@ -210,7 +219,7 @@ impl Bufferevent for Through {
                 taken + given
             });
             if moved > 0 {
-                return Step::Again;
+                return self.after_a_move;
             }
         }
         if cx.finishing() && self.held.is_empty() {
