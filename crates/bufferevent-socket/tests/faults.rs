@@ -508,3 +508,61 @@ fn the_library_forgets_nothing_when_callbacks_free_everything() {
         );
     });
 }
+
+#[test]
+fn a_loop_that_goes_closes_the_connections_that_nobody_holds() {
+    everywhere(|net| {
+        fault!(F83);
+        let events = EventLoop::builder()
+            .backend(net.events.backend())
+            .build()
+            .unwrap();
+        let (near, mut far) = net.plain_pair();
+        let bev = Builder::new(&events).stream(near).unwrap();
+        bev.set_handler(on_read(|_| {})).unwrap();
+        bev.enable(READ).unwrap();
+        drop(bev);
+        events.poll().unwrap();
+        drop(events);
+        far.set_nonblocking(true).unwrap();
+        assert_eq!(far.read(&mut [0]).unwrap(), 0, "it leaks its descriptor");
+    });
+}
+
+#[test]
+fn a_loop_that_is_driven_from_a_callback_of_another_loses_no_readiness() {
+    everywhere(|net| {
+        fault!(F84);
+        let inner = EventLoop::builder()
+            .backend(net.events.backend())
+            .build()
+            .unwrap();
+        let (near, mut far) = net.plain_pair();
+        let log = Log::new();
+        let bev = Builder::new(&inner)
+            .handler(log.take_all())
+            .stream(near)
+            .unwrap();
+        bev.enable(READ).unwrap();
+        inner.poll().unwrap();
+        far.write_all(b"came while another ran").unwrap();
+        let inner = std::rc::Rc::new(inner);
+        let driven = inner.clone();
+        let (outer, mut outer_far) = net.bev_and_plain();
+        outer
+            .set_local_handler(on_read(move |bev| {
+                bev.input().drain(usize::MAX).unwrap();
+                for _ in 0..3 {
+                    driven.poll().unwrap();
+                }
+            }))
+            .unwrap();
+        outer.enable(READ).unwrap();
+        outer_far.write_all(b"x").unwrap();
+        net.until("the outer one", || outer.stats().read == 1);
+        net.settle();
+        inner.poll().unwrap();
+        assert_eq!(log.received(), b"came while another ran");
+        outer.free().unwrap();
+    });
+}
