@@ -145,23 +145,19 @@ impl EvBuffer {
                 self.head = Segment::Own(Own::from_vec(bytes));
                 Ok(())
             }
-            (_, Some(rest)) if rest.extras.is_none() => self.append_slice_to_last(data),
+            (Segment::Own(head), Some(rest)) if rest.extras.is_none() => {
+                if let Some(Segment::Own(last)) = rest.more.back_mut()
+                    && data.len() <= last.room()
+                    && data.len() <= MAX_LEN - rest.len - head.len()
+                {
+                    last.push(data);
+                    rest.len += data.len();
+                    return Ok(());
+                }
+                self.append_slice_slowly(data)
+            }
             _ => self.append_slice_slowly(data),
         }
-    }
-
-    /// As [`append_slice_slowly`](Self::append_slice_slowly), for further segments and no extras.
-    fn append_slice_to_last(&mut self, data: &[u8]) -> Result<(), Error> {
-        if let Some(rest) = &mut self.rest
-            && let Some(Segment::Own(own)) = rest.more.back_mut()
-            && data.len() <= own.room()
-            && data.len() <= MAX_LEN - rest.len - self.head.len()
-        {
-            own.push(data);
-            rest.len += data.len();
-            return Ok(());
-        }
-        self.append_slice_slowly(data)
     }
 
     fn append_slice_slowly(&mut self, data: &[u8]) -> Result<(), Error> {

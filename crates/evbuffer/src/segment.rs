@@ -112,6 +112,17 @@ impl Own {
     #[inline]
     pub(crate) fn push(&mut self, data: &[u8]) {
         debug_assert!(data.len() <= self.room());
+        if self.bytes.len() == self.end {
+            self.bytes.extend_from_slice(data);
+            self.end += data.len();
+        } else {
+            self.push_over(data);
+        }
+    }
+
+    /// As [`push`](Self::push), over room that a writer was given and did not use.
+    #[inline(never)]
+    fn push_over(&mut self, data: &[u8]) {
         let end = self.end + data.len();
         match self.bytes.get_mut(self.end..end) {
             Some(room) => room.copy_from_slice(data),
