@@ -434,3 +434,96 @@ fn what_a_disabled_transport_held_goes_on_under_a_layer() {
     assert_eq!(far.input().len(), 14);
     drop(top);
 }
+
+/// A layer that says something, waits for an answer, and says something more: without a word to the pump but its wishes.
+#[derive(Default)]
+struct Talks {
+    heard: usize,
+    said: usize,
+}
+
+impl Bufferevent for Talks {
+    fn name(&self) -> &'static str {
+        "talks"
+    }
+    fn pull(&mut self, cx: &mut Context<'_>) -> Step {
+        let mut heard = 0;
+        cx.lift(|below, _, room| {
+            assert_eq!(room, 0, "the user does not read");
+            heard = below.drain(usize::MAX);
+            0
+        });
+        self.heard += heard;
+        if heard > 0 {
+            cx.set_wants(false, true);
+        }
+        Step::Done
+    }
+    fn push(&mut self, cx: &mut Context<'_>) -> Step {
+        cx.lower(|own, below, _| {
+            assert!(own.is_empty(), "the user does not write");
+            below.append_slice(b"own").unwrap();
+            0
+        });
+        self.said += 1;
+        cx.set_wants(self.said == 1, false);
+        Step::Done
+    }
+}
+
+#[test]
+fn what_a_layer_wants_for_itself_is_asked_for_at_once() {
+    spec!(G2);
+    // The answer is in the layer's reach already, or still at the partner.
+    for in_reach in [true, false] {
+        let events = Loop::new();
+        let (near, far) = pair(&events).unwrap();
+        if in_reach {
+            near.enable(READ).unwrap();
+        }
+        far.write(b"the answer").unwrap();
+        events.run();
+        let top = near.over(Options::EMPTY, Talks::default()).unwrap();
+        top.disable(WRITE).unwrap();
+        top.write(b"held").unwrap();
+        events.run();
+        let layer = top.layer::<Talks>().unwrap();
+        let state = || layer.with(|talks, _| (talks.heard, talks.said)).unwrap();
+        layer
+            .with(|talks, cx| {
+                assert_eq!((talks.heard, talks.said), (0, 0), "it wants nothing yet");
+                cx.set_wants(false, true);
+            })
+            .unwrap();
+        far.enable(READ).unwrap();
+        assert_eq!(far.input().len(), 6, "said, heard, and said again");
+        assert_eq!((state(), top.output().len()), ((10, 2), 4));
+    }
+}
+
+#[test]
+fn a_layer_hears_that_what_is_below_has_connected() {
+    spec!(C6);
+    use evreactor_core::AsHost as _;
+    let events = Loop::new();
+    let bev = Bev::transport(events.as_host(), Options::EMPTY, Burst { ready: false }).unwrap();
+    let middle = bev.over(Options::EMPTY, Through::new()).unwrap();
+    let top = middle.over(Options::EMPTY, Through::new()).unwrap();
+    let log = Log::new();
+    top.set_handler(log.watch()).unwrap();
+    top.write(b"waits").unwrap();
+    events.run();
+    assert_eq!((log.events(), bev.stats().written), (vec![], 0));
+    let ready = |burst: &mut Burst, cx: &mut Context<'_>| {
+        burst.ready = true;
+        cx.ready_later();
+    };
+    top.layer::<Burst>().unwrap().with(ready).unwrap();
+    events.run();
+    assert_eq!(
+        log.events(),
+        [Told::Connected],
+        "reading is off: no end yet"
+    );
+    assert_eq!(bev.stats().written, 5);
+}
