@@ -21,7 +21,10 @@ use crate::pump;
 
 /// The last user handle of a node may be gone.
 pub(crate) fn orphaned(core: &mut Core, index: Index, generation: u32) {
-    if let Some(node) = core.find_mut(index, generation) {
+    // While a layer covers it, its life is the layer's.
+    if let Some(node) = core.find_mut(index, generation)
+        && !node.covered()
+    {
         node.flags.insert(Flags::ORPHAN);
         core.marked = true;
         core.settle = true;
@@ -92,6 +95,10 @@ pub(crate) fn uncover(core: &mut Core, index: Index) {
     };
     node.above = NONE;
     node.enabled = node.enabled_before;
+    if node.me.as_ref().is_some_and(|me| me.users() == 0) {
+        core.mark(index, Flags::ORPHAN);
+    }
+    let node = core.node(index);
     if node.read_end != End::Open {
         node.enabled.remove(Directions::READ);
         if !node.flags.contains(Flags::END_TOLD) {

@@ -127,7 +127,7 @@ impl Pending {
 set! {
     /// What is so about a node, each by itself.
     pub(crate) struct Flags(u32) {
-        /// The transport would block on a read.
+        /// The transport would block on a read, or the one below has nothing to read.
         DRY = 1;
         /// The transport would block on a write.
         BLOCKED = 1 << 1;

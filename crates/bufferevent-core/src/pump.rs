@@ -357,11 +357,16 @@ pub(crate) fn pull(cell: &RefCell<Core>, index: Index, mode: Mode) {
     };
     node.layer = Some(layer);
     let discards = node.flags.contains(Flags::DISCARD);
+    let below = node.below;
     if step == Some(Step::Blocked) {
         node.flags.insert(Flags::DRY);
+    } else if below != NONE && step != Some(Step::Again) && core.is_drained(below) {
+        // Nothing to read until the one below says so.
+        core.node(index).flags.insert(Flags::DRY);
     }
+    let node = core.node(index);
     if moved > 0 {
-        if node.below == NONE {
+        if below == NONE {
             let share = node.max_single_read();
             core.spent_reading = core.spent_reading.saturating_add(clipped(moved));
             core.share_used |= core.spent_reading as usize >= share;
@@ -470,6 +475,12 @@ pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
 }
 
 impl Core {
+    /// Whether nothing can be read from this node now, neither bytes nor an end.
+    fn is_drained(&self, index: Index) -> bool {
+        self.get(index)
+            .is_some_and(|node| node.input.is_empty() && node.read_end == End::Open)
+    }
+
     /// Keeps a step for the next turn. `false` if another node's step is kept already, or no run is under way at whose
     /// end it would be queued: then it just goes on.
     fn postpone(&mut self, index: Index, step: Steps) -> bool {

@@ -153,6 +153,9 @@ impl Core {
         if node.extras.is_some() {
             self.timer_progress(index, Direction::Read);
         }
+        if above != NONE {
+            self.node(above).flags.remove(Flags::DRY);
+        }
         if above == NONE {
             self.tell_read(index);
         } else {
@@ -382,6 +385,9 @@ impl Core {
         }
         node.enabled.remove(Directions::READ);
         let above = node.above;
+        if above != NONE {
+            self.node(above).flags.remove(Flags::DRY);
+        }
         if above == NONE {
             self.tell(index, Pending::READ_END);
             self.maybe_reap(index);
