@@ -495,8 +495,7 @@ fn what_a_layer_wants_for_itself_is_asked_for_at_once() {
                 cx.set_wants(false, true);
             })
             .unwrap();
-        far.enable(READ).unwrap();
-        assert_eq!(far.input().len(), 6, "said, heard, and said again");
+        assert_eq!(near.output().len(), 6, "said, heard, and said again");
         assert_eq!((state(), top.output().len()), ((10, 2), 4));
     }
 }
@@ -526,4 +525,25 @@ fn a_layer_hears_that_what_is_below_has_connected() {
         "reading is off: no end yet"
     );
     assert_eq!(bev.stats().written, 5);
+}
+
+#[test]
+fn an_end_is_told_while_the_bytes_before_it_lie_unread() {
+    spec!(C7);
+    use evreactor_core::AsHost as _;
+    let events = Loop::new();
+    // Bytes and end come in one call, so nobody but the layer's own taking can ask for the end again.
+    let burst = Burst { ready: true };
+    let bev = Bev::transport(events.as_host(), Options::EMPTY, burst).unwrap();
+    let top = bev.over(Options::EMPTY, Through::new().terse()).unwrap();
+    let log = Log::new();
+    top.set_handler(log.watch()).unwrap();
+    let ready = |_: &mut Burst, cx: &mut Context<'_>| cx.ready_later();
+    top.layer::<Burst>().unwrap().with(ready).unwrap();
+    events.run();
+    assert_eq!(log.told(), [Told::Connected]);
+    top.enable(READ).unwrap();
+    events.run();
+    assert_eq!(log.told(), [Told::Connected, Told::Read(11), Told::Eof]);
+    assert_eq!(top.input().len(), 11);
 }
