@@ -201,6 +201,44 @@ fn who_connects_by_hand_hears_of_it_only_if_asked() {
 }
 
 #[test]
+fn who_connects_by_hand_after_the_socket_was_set_hears_of_it_as_well() {
+    everywhere(|net| {
+        spec!(S3);
+        for asked in [false, true] {
+            let (listening, address) = net.plain_listener();
+            let own = net.plain_socket();
+            let by_hand = own.try_clone().unwrap();
+            let log = Log::new();
+            let bev = Builder::new(&net.events)
+                .handler(log.watch())
+                .stream(own)
+                .unwrap();
+            if asked {
+                bev.tell_connected().unwrap();
+            }
+            bev.write(b"sent after").unwrap();
+            net.settle();
+            assert_eq!((log.told(), bev.output().len()), (vec![], 10));
+            // It does not block any more, so it may be under way for a moment.
+            let _ = by_hand.connect(&Net::sockaddr(&address));
+            net.until("its completion", || {
+                log.told().len() == 1 + usize::from(asked)
+            });
+            net.settle();
+            if asked {
+                assert_eq!(log.told(), [Told::Connected, Told::Write(0)]);
+            } else {
+                assert_eq!(log.told(), [Told::Write(0)], "one write callback");
+            }
+            let (mut far, _) = listening.accept().unwrap();
+            let mut bytes = [0; 10];
+            far.read_exact(&mut bytes).unwrap();
+            assert_eq!(&bytes, b"sent after");
+        }
+    });
+}
+
+#[test]
 fn the_descriptor_can_be_set_replaced_and_moved() {
     everywhere(|net| {
         spec!(S5);

@@ -17,7 +17,7 @@ use evreactor::EventLoop;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Peers, unless the environment says otherwise.
-const PEERS: usize = 2000;
+const PEERS: usize = 9000;
 
 /// What each bufferevent may queue, in bytes.
 const MARK: usize = 16 * 1024;
