@@ -121,7 +121,14 @@ impl SocketExt for Bev {
     }
 
     fn tell_connected(&self) -> Result<(), Error> {
-        with_socket(self, |socket, _| socket.tell_connected())
+        with_socket(self, |socket, cx| {
+            let was_silent = socket.tell_connected();
+            // One that stands already is told of as well, in the loop's next turn.
+            if was_silent && socket.descriptor().is_some() && !cx.connecting() {
+                cx.connect_begun();
+                cx.ready_later();
+            }
+        })
     }
 
     fn set_stream(&self, stream: impl Into<OwnedSource>) -> Result<(), Error> {

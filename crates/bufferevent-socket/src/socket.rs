@@ -124,8 +124,9 @@ impl Socket {
     }
 
     /// The user wants to hear CONNECTED of a connection that it began by hand.
-    pub(crate) fn tell_connected(&mut self) {
-        self.telling = Telling::Connected;
+    /// Answers whether that is news.
+    pub(crate) fn tell_connected(&mut self) -> bool {
+        std::mem::replace(&mut self.telling, Telling::Connected) == Telling::Silent
     }
 
     /// Begins to connect. What comes of it is told by the loop, never from here.
