@@ -7,7 +7,8 @@
 //! # Invariants
 //! - What a closure took out and put in is found from the lengths before and after, and handed to `wake.rs`: a type cannot
 //!   forget to wake anybody.
-//! - A buffer comes back also when the closure panics.
+//! - A buffer comes back also when the closure panics; only a transport's own output, lent by [`Context::send`], goes with the
+//!   bufferevent, which a panic of its type frees.
 //! - While it is lent, a second removal from it is refused (`Busy`), and additions wait behind.
 
 use std::cell::{Cell, RefCell};

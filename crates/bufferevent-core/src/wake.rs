@@ -13,7 +13,8 @@
 //! - No other file queues a step, and no function here looks further than one layer away (further would be
 //!   quadratic in the depth of a stack), except for failures, which travel to the top once in a life.
 //! - A step whose condition does not hold is not queued: the conditions are [`Core::wants_pull`] and
-//!   [`Core::wants_push`], computed from the state as it stands.
+//!   [`Core::wants_push`], computed from the state as it stands. Only the pull of a transport that became ready is queued
+//!   unasked: the step looks itself, and asking twice costs more than a step in vain.
 
 use crate::core::Core;
 use crate::direction::{Direction, Directions};
