@@ -52,6 +52,10 @@ pub enum Kind {
     OutOfMemory,
     /// The peer refused, broke or violated the stream.
     Peer,
+    /// The stream broke off before its own end mark: bytes may be missing.
+    Truncated,
+    /// The peer's stream went past a limit that guards this host: a decompression bomb, an endless line.
+    Limit,
     /// The operating system refused; `source()` is an [`io::Error`].
     System,
     /// User code that the stack runs panicked.
@@ -127,7 +131,7 @@ impl Error {
     #[must_use]
     pub fn blame(&self) -> Blame {
         match self.0.kind {
-            Kind::Peer => Blame::Peer,
+            Kind::Peer | Kind::Truncated | Kind::Limit => Blame::Peer,
             Kind::System | Kind::OutOfMemory | Kind::LoopClosed => Blame::Local,
             Kind::Freed
             | Kind::Covered
@@ -184,6 +188,8 @@ impl fmt::Display for Error {
             Kind::LoopClosed => "the event loop is closed",
             Kind::OutOfMemory => "out of memory",
             Kind::Peer => "the peer broke the stream",
+            Kind::Truncated => "the stream broke off before its end",
+            Kind::Limit => "the stream went past a limit",
             Kind::System => "the system refused",
             Kind::Panicked => "user code panicked",
         };
@@ -208,6 +214,8 @@ impl From<Error> for io::Error {
             Kind::Unsupported => K::Unsupported,
             Kind::Misuse => K::InvalidInput,
             Kind::OutOfMemory => K::OutOfMemory,
+            Kind::Truncated => K::UnexpectedEof,
+            Kind::Limit => K::InvalidData,
             Kind::Busy | Kind::Full => K::WouldBlock,
             Kind::Peer | Kind::System => error.io_error().map_or(K::Other, io::Error::kind),
             Kind::Freed | Kind::Covered | Kind::WrongThread | Kind::LoopClosed | Kind::Panicked => {
