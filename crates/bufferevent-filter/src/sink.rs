@@ -48,6 +48,40 @@ impl<'a> Sink<'a> {
         moved
     }
 
+    /// Lends at most `at_most` bytes of the room to `write`, and adds as many of them, from the front, as it says it has written.
+    ///
+    /// The lent bytes are initialised and otherwise anything. `None`, and `write` has not run: there is no room, or no memory for it.
+    ///
+    /// ```
+    /// # use bufferevent_filter::Sink;
+    /// # let mut buffer = evbuffer::EvBuffer::new();
+    /// let mut sink = Sink::new(&mut buffer, 3);
+    /// let lent = sink.fill(100, |room| {
+    ///     room.fill(b'x');
+    ///     (room.len() - 1, room.len())
+    /// });
+    /// assert_eq!(lent, Some(3));
+    /// assert_eq!(sink.room(), 1);
+    /// assert_eq!(buffer, b"xx"[..]);
+    /// ```
+    pub fn fill<R>(
+        &mut self,
+        at_most: usize,
+        write: impl FnOnce(&mut [u8]) -> (usize, R),
+    ) -> Option<R> {
+        let lent = at_most.min(self.room);
+        if lent == 0 {
+            return None;
+        }
+        let mut reservation = self.buffer.reserve(lent).ok()?;
+        let (written, answer) = write(reservation.as_mut());
+        // A count beyond what was lent is a filter that cannot be trusted, and is cut short like every other.
+        let written = written.min(lent);
+        reservation.commit(written).ok()?;
+        self.room -= written;
+        Some(answer)
+    }
+
     fn took(
         &mut self,
         count: usize,
