@@ -1,16 +1,17 @@
 //! The queue: adding at either end, draining, and what is known about it.
 //!
 //! # Invariants
+//! - `len` is the sum of the lengths of all segments: the question that is asked most is one load.
 //! - `head` is [`Segment::Empty`] exactly when the buffer is empty; then `rest.more` is empty too.
 //! - No other segment is empty.
-//! - `rest.len` is the sum of the lengths in `rest.more`, `rest.files` the number of file regions there.
+//! - `rest.files` is the number of file regions in `rest.more`.
 //! - The whole length is at most [`MAX_LEN`].
 //! - An empty buffer without extras and without room that was asked for has no `rest`: it owns nothing.
 //! - Every public operation that adds or deletes ends with [`EvBuffer::changed`], when all the above holds.
 //!
 //! # Why the first segment is apart
 //! Most buffers never have a second one: such a buffer is one allocation, moving it to an empty one
-//! is an exchange of 48 bytes, and the hot paths look at one pointer to know that nothing rare is on.
+//! is an exchange of 56 bytes, and the hot paths look at one pointer to know that nothing rare is on.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -22,12 +23,13 @@ use crate::error::{Error, ErrorKind};
 use crate::file::FileRegion;
 use crate::pool::{BLOCK_LEN, Block, storage};
 use crate::segment::{Own, Segment};
+use crate::spare::{self, SPARE_CAPACITY};
 
 /// The greatest length of a buffer in bytes, as for every object in Rust.
 pub const MAX_LEN: usize = isize::MAX as usize;
 
-/// The least storage of a first segment, in bytes: most messages fit, and common allocators keep such sizes at hand.
-const FIRST_CAPACITY: usize = 512;
+/// The least storage of a first segment, in bytes: most messages fit, and storage of this size is kept at hand.
+const FIRST_CAPACITY: usize = SPARE_CAPACITY;
 
 /// The least storage of a further segment, in bytes: a page.
 const NEXT_CAPACITY: usize = 4 * 1024;
@@ -58,19 +60,18 @@ const GROWN_CAPACITY: usize = 16 * 1024;
 #[doc(alias = "evbuffer_unlock")]
 #[derive(Default)]
 pub struct EvBuffer {
+    pub(crate) len: usize,
     pub(crate) head: Segment,
     pub(crate) rest: Option<Box<Rest>>,
 }
 
-const _: () = assert!(size_of::<EvBuffer>() <= 48);
+const _: () = assert!(size_of::<EvBuffer>() <= 56);
 
 /// What a buffer of one segment without extras does not have.
 #[derive(Default)]
 pub(crate) struct Rest {
     /// The segments after the head.
     pub(crate) more: VecDeque<Segment>,
-    /// Bytes in `more`.
-    pub(crate) len: usize,
     /// File regions in `more`.
     pub(crate) files: usize,
     /// Room that was asked for before there were bytes for it; no capacity: none.
@@ -86,6 +87,7 @@ impl EvBuffer {
     #[must_use]
     pub const fn new() -> Self {
         Self {
+            len: 0,
             head: Segment::Empty,
             rest: None,
         }
@@ -97,14 +99,14 @@ impl EvBuffer {
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.head.len() + self.rest.as_ref().map_or(0, |rest| rest.len)
+        self.len
     }
 
     /// Whether there is no byte.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        matches!(self.head, Segment::Empty)
+        self.len == 0
     }
 
     /// Heap memory held by this buffer, in bytes.
@@ -137,21 +139,27 @@ impl EvBuffer {
         match (&mut self.head, &mut self.rest) {
             (Segment::Own(own), None) if data.len() <= own.room() => {
                 own.push(data);
+                self.len += data.len();
                 Ok(())
             }
             (Segment::Empty, None) if !data.is_empty() => {
-                let mut bytes = storage(data.len().max(FIRST_CAPACITY), "append")?;
+                let mut bytes = if data.len() <= FIRST_CAPACITY {
+                    spare::take("append")?
+                } else {
+                    storage(data.len(), "append")?
+                };
                 bytes.extend_from_slice(data);
                 self.head = Segment::Own(Own::from_vec(bytes));
+                self.len = data.len();
                 Ok(())
             }
-            (Segment::Own(head), Some(rest)) if rest.extras.is_none() => {
+            (Segment::Own(_), Some(rest)) if rest.extras.is_none() => {
                 if let Some(Segment::Own(last)) = rest.more.back_mut()
                     && data.len() <= last.room()
-                    && data.len() <= MAX_LEN - rest.len - head.len()
+                    && data.len() <= MAX_LEN - self.len
                 {
                     last.push(data);
-                    rest.len += data.len();
+                    self.len += data.len();
                     return Ok(());
                 }
                 self.append_slice_slowly(data)
@@ -175,6 +183,7 @@ impl EvBuffer {
             bytes.extend_from_slice(self.head.bytes());
             bytes.extend_from_slice(data);
             self.head = Segment::Own(Own::from_vec(bytes));
+            self.len += data.len();
         } else {
             let (fits, over) = data.split_at(fits);
             let mut bytes = self.new_storage(over.len(), DURING)?;
@@ -284,6 +293,7 @@ impl EvBuffer {
     ) -> Result<(), Error> {
         if self.is_empty() && self.rest.is_none() && len > 0 {
             self.head = segment;
+            self.len = len;
             return Ok(());
         }
         self.check_open(End::Back, during)?;
@@ -311,7 +321,9 @@ impl EvBuffer {
             return Ok(());
         }
         self.check_fits(data.len(), DURING)?;
-        if !self.head.push_front(data) {
+        if self.head.push_front(data) {
+            self.len += data.len();
+        } else {
             let own = Own::before(data, FIRST_CAPACITY, DURING)?;
             self.expect_segments(1, DURING)?;
             self.push_segment_front(Segment::Own(own));
@@ -334,21 +346,27 @@ impl EvBuffer {
             && self.rest.as_ref().is_none_or(|rest| rest.extras.is_none())
         {
             own.advance(n);
+            self.len -= n;
             return n;
         }
         self.drain_segments(n)
     }
 
     fn drain_segments(&mut self, n: usize) -> usize {
-        let len = self.head.len();
-        if n < len {
-            if self.is_plain() {
+        if self.rest.is_none() {
+            let n = n.min(self.len);
+            self.len -= n;
+            if self.len == 0 {
+                self.head = Segment::Empty;
+            } else {
                 self.head.advance(n);
-                return n;
             }
-        } else if self.rest.is_none() {
-            self.head = Segment::Empty;
-            return len;
+            return n;
+        }
+        if n < self.head.len() && self.is_plain() {
+            self.head.advance(n);
+            self.len -= n;
+            return n;
         }
         self.try_drain(n).unwrap_or(0)
     }
@@ -444,6 +462,7 @@ impl EvBuffer {
             let len = self.head.len();
             if n < len {
                 self.head.advance(n);
+                self.len -= n;
                 return;
             }
             n -= len;
@@ -458,7 +477,6 @@ impl EvBuffer {
             None => Segment::Empty,
             Some(rest) => match rest.more.pop_front() {
                 Some(next) => {
-                    rest.len -= next.len();
                     rest.files -= usize::from(next.is_file());
                     next
                 }
@@ -466,6 +484,7 @@ impl EvBuffer {
             },
         };
         let segment = mem::replace(&mut self.head, next);
+        self.len -= segment.len();
         if self.is_empty() {
             self.rest_after_emptying();
         }
@@ -496,11 +515,12 @@ impl EvBuffer {
     }
 
     fn push_back(&mut self, segment: Segment) {
-        if self.is_empty() {
+        let was_empty = matches!(self.head, Segment::Empty);
+        self.len += segment.len();
+        if was_empty {
             self.head = segment;
         } else {
             let rest = self.rest_mut();
-            rest.len += segment.len();
             rest.files += usize::from(segment.is_file());
             rest.more.push_back(segment);
         }
@@ -509,10 +529,10 @@ impl EvBuffer {
     /// Puts a segment that is not empty before all others. Length and ends were checked.
     pub(crate) fn push_segment_front(&mut self, segment: Segment) {
         debug_assert!(segment.len() > 0);
+        self.len += segment.len();
         let second = mem::replace(&mut self.head, segment);
         if !matches!(second, Segment::Empty) {
             let rest = self.rest_mut();
-            rest.len += second.len();
             rest.files += usize::from(second.is_file());
             rest.more.push_front(second);
         }
@@ -520,9 +540,9 @@ impl EvBuffer {
 
     /// Copies `data` into the room of the last segment, which has that much.
     pub(crate) fn push_to_tail(&mut self, data: &[u8]) {
+        self.len += data.len();
         match &mut self.rest {
             Some(rest) if !rest.more.is_empty() => {
-                rest.len += data.len();
                 if let Some(tail) = rest.more.back_mut() {
                     tail.push(data);
                 }

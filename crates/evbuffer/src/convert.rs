@@ -18,7 +18,8 @@ impl From<Vec<u8>> for EvBuffer {
     fn from(bytes: Vec<u8>) -> Self {
         match bytes.len() {
             0 => Self::new(),
-            _ => Self {
+            len => Self {
+                len,
                 head: Segment::Own(Own::from_vec(bytes)),
                 rest: None,
             },
@@ -55,7 +56,8 @@ impl From<Bytes> for EvBuffer {
     fn from(bytes: Bytes) -> Self {
         match bytes.len() {
             0 => Self::new(),
-            _ => Self {
+            len => Self {
+                len,
                 head: Segment::Shared(bytes),
                 rest: None,
             },

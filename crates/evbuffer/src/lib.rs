@@ -42,7 +42,7 @@
 //!
 //! # What it costs
 //!
-//! The buffer itself has 48 bytes. Empty, it owns no memory at all, and draining the last byte gives
+//! The buffer itself has 56 bytes. Empty, it owns no memory at all, and draining the last byte gives
 //! everything back: a hundred thousand idle connections cost no buffer. What is rare (change
 //! callbacks, frozen ends) sits behind a pointer that the hot paths find null.
 //!
@@ -81,6 +81,7 @@ mod read;
 mod reserve;
 mod search;
 mod segment;
+mod spare;
 mod sync;
 mod transfer;
 

@@ -160,7 +160,11 @@ impl EvBuffer {
         let mut segment = match n {
             0 => return Ok(Bytes::new()),
             _ if n == self.head.len() => self.pop_segment(),
-            _ => self.head.split_to(n, DURING)?,
+            _ => {
+                let front = self.head.split_to(n, DURING)?;
+                self.len -= n;
+                front
+            }
         };
         segment.share();
         self.changed(0, n);
@@ -255,7 +259,6 @@ impl EvBuffer {
             }
         }
         self.head.commit(need);
-        rest.len -= need;
         while need > 0
             && let Some(front) = rest.more.front_mut()
         {
@@ -296,7 +299,7 @@ impl EvBuffer {
     pub(crate) fn len_in_memory(&self) -> usize {
         match &self.rest {
             Some(rest) if rest.files > 0 => self.segments().map(<[u8]>::len).sum(),
-            Some(rest) if !self.head.is_file() => self.head.len() + rest.len,
+            Some(_) if !self.head.is_file() => self.len,
             _ => self.head.bytes().len().min(MAX_LEN),
         }
     }

@@ -135,11 +135,7 @@ impl EvBuffer {
         debug_assert!(n <= tail.room());
         tail.room_mut(n); // Initialised, whether the writer looked at it or not.
         tail.commit(n);
-        if let Some(rest) = &mut self.rest
-            && !rest.more.is_empty()
-        {
-            rest.len += n;
-        }
+        self.len += n;
     }
 }
 

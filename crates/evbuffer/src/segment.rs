@@ -8,7 +8,7 @@
 //! - `start <= end <= bytes.len()` for own storage. Bytes of a vector behind `end` are initialised
 //!   room that was handed to a writer once; the capacity behind them is room that was not.
 //! - A segment in a queue is never empty; [`Segment::Empty`] is only the head of an empty buffer.
-//! - Forty bytes: with the pointer to the rest of the queue a buffer has 48.
+//! - Forty bytes: with its length and the pointer to the rest of the queue a buffer has 56.
 //!
 //! # Why `Bytes` is inline and not boxed
 //! A reference costs its owner's allocation already; a second one would double the price of
@@ -19,6 +19,7 @@ use bytes::Bytes;
 use crate::error::Error;
 use crate::file::FileRegion;
 use crate::pool::{BLOCK_LEN, Block, storage, zeroed};
+use crate::spare::{self, SPARE_CAPACITY};
 
 /// The most bytes that a split copies: up to here a copy is cheaper than making storage shared.
 pub(crate) const SPLIT_COPY_MAX: usize = 2 * 1024;
@@ -136,11 +137,21 @@ impl Own {
 
     /// The bytes as a vector of their own, without a copy when they begin the storage.
     pub(crate) fn into_vec(mut self) -> Vec<u8> {
-        self.bytes.truncate(self.end);
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.truncate(self.end);
         if self.start > 0 {
-            self.bytes.drain(..self.start);
+            bytes.drain(..self.start);
         }
-        self.bytes
+        bytes
+    }
+}
+
+impl Drop for Own {
+    #[inline]
+    fn drop(&mut self) {
+        if self.bytes.capacity() == SPARE_CAPACITY {
+            spare::give(std::mem::take(&mut self.bytes));
+        }
     }
 }
 
@@ -325,8 +336,9 @@ impl Segment {
         *self = match std::mem::take(self) {
             Self::Own(own) if own.start == 0 => Self::Shared(Bytes::from(own.into_vec())),
             Self::Own(mut own) => {
-                own.bytes.truncate(own.end);
-                let mut bytes = Bytes::from(own.bytes);
+                let mut bytes = std::mem::take(&mut own.bytes);
+                bytes.truncate(own.end);
+                let mut bytes = Bytes::from(bytes);
                 bytes::Buf::advance(&mut bytes, own.start);
                 Self::Shared(bytes)
             }

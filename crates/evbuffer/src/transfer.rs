@@ -78,12 +78,13 @@ impl EvBuffer {
         self.expect_segments(other.segment_count(), DURING)?;
         let mut more = match &mut other.rest {
             Some(rest) => {
-                (rest.len, rest.files) = (0, 0);
+                rest.files = 0;
                 mem::take(&mut rest.more)
             }
             None => Default::default(),
         };
         let first = mem::take(&mut other.head);
+        other.len = 0;
         other.rest_after_emptying();
         while let Some(segment) = more.pop_back() {
             self.push_segment_front(segment);
@@ -237,10 +238,14 @@ impl EvBuffer {
         match (index.checked_sub(1), &mut self.rest) {
             (Some(index), Some(rest)) => {
                 let front = rest.more[index].split_to(n, during)?;
-                rest.len -= n;
+                self.len -= n;
                 Ok(front)
             }
-            (None, _) | (Some(_), None) => self.head.split_to(n, during),
+            (None, _) | (Some(_), None) => {
+                let front = self.head.split_to(n, during)?;
+                self.len -= n;
+                Ok(front)
+            }
         }
     }
 
