@@ -11,6 +11,8 @@
 //!   bufferevent, which a panic of its type frees.
 //! - While it is lent, a second removal from it is refused (`Busy`), and additions wait behind.
 
+mod ask;
+
 use std::cell::{Cell, RefCell};
 
 use evbuffer::EvBuffer;

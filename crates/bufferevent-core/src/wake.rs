@@ -38,11 +38,11 @@ impl Core {
         }
         match self.get(node.above) {
             None => node.takes(),
+            // What it needs for itself comes whether or not anybody above reads.
             Some(above) => {
-                above.takes()
-                    && node.held_read.is_empty()
-                    && (node.input.len() < node.read_limit()
-                        || node.flags.contains(Flags::WANTS_READ))
+                node.held_read.is_empty()
+                    && (node.flags.contains(Flags::WANTS_READ)
+                        || (above.takes() && node.input.len() < node.read_limit()))
             }
         }
     }
