@@ -178,13 +178,18 @@ impl Bev {
         operation: &'static str,
         change: impl FnOnce(&mut Core, Index) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        self.on(operation, |core, index| {
-            let node = core.node(index);
-            if node.covered() {
-                return Err(Error::new(Kind::Covered, node.name(), operation));
+        let Handle {
+            index, generation, ..
+        } = *self.0;
+        self.0.domain.operate(operation, |core| {
+            match core.nodes.find_mut(index, generation) {
+                None => Err(Error::new(Kind::Freed, "bufferevent", operation)),
+                Some(node) if node.covered() => {
+                    Err(Error::new(Kind::Covered, node.name(), operation))
+                }
+                Some(_) => change(core, index),
             }
-            change(core, index)
-        })
+        })?
     }
 
     /// A look at the node, or `None` where it is gone or not to be entered from this thread.

@@ -292,26 +292,36 @@ impl Output<'_> {
     /// Moves this bufferevent's own input to its output: an echo.
     fn turn_around(&self, operation: &'static str) -> Result<usize, Error> {
         self.0.own(operation, |core, index| {
-            let node = core.node(index);
+            let node = core.nodes.node(index);
+            let count = node.input.len();
             if node.flags.contains(Flags::INPUT_LENT) {
                 return Err(Error::new(Kind::Busy, node.name(), operation));
             }
-            let count = node.input.len();
             if !node.is_plain() || node.write_end != End::Open {
-                core.may_write(index, operation, count)?;
+                return core.turn_around(index, operation);
             }
-            let Node { input, output, .. } = core.node(index);
+            let Node { input, output, .. } = node;
             output
                 .append(input)
                 .map_err(|error| refused(operation, error))?;
-            if core.node(index).is_plain() {
-                core.turned_around(index);
-                return Ok(count);
-            }
-            core.lost_input(index, count);
-            core.gained_output(index, count);
+            core.turned_around(index);
             Ok(count)
         })
+    }
+}
+
+impl Core {
+    /// Moves a node's own input to its output, where that may be refused, or heard of by others.
+    fn turn_around(&mut self, index: Index, operation: &'static str) -> Result<usize, Error> {
+        let count = self.node(index).input.len();
+        self.may_write(index, operation, count)?;
+        let Node { input, output, .. } = self.node(index);
+        output
+            .append(input)
+            .map_err(|error| refused(operation, error))?;
+        self.lost_input(index, count);
+        self.gained_output(index, count);
+        Ok(count)
     }
 }
 

@@ -13,6 +13,8 @@
 
 mod ask;
 
+mod ask;
+
 use std::cell::{Cell, RefCell};
 
 use evbuffer::EvBuffer;
@@ -53,7 +55,7 @@ pub struct Context<'a> {
     /// or may go out, in this step.
     share: Option<usize>,
     /// The own output, taken out for the length of a transport's push.
-    output: Option<EvBuffer>,
+    output: Option<&'a mut EvBuffer>,
     /// Whether this call may find an end wanted, or a connection under way: if not, nobody need look.
     unsettled: bool,
 }
@@ -72,27 +74,49 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// A context for a step of a transport, which may move `share` bytes.
-    pub(crate) fn with_share(mut self, share: Option<usize>) -> Self {
-        self.share = share;
-        self
+    /// A context for a pull of a transport, which may bring `share` bytes.
+    #[inline]
+    pub(crate) fn of_pull(
+        cell: &'a RefCell<Core>,
+        index: Index,
+        generation: u32,
+        mode: Mode,
+        share: Option<usize>,
+    ) -> Self {
+        Self {
+            cell,
+            index,
+            generation,
+            mode,
+            moved: Cell::new(0),
+            share,
+            output: None,
+            unsettled: true,
+        }
     }
 
-    /// A context for a transport's push, with its output.
-    pub(crate) fn with_output(mut self, output: Option<EvBuffer>) -> Self {
-        self.output = output;
-        self
-    }
-
-    /// What is left of the output that the context was given.
-    pub(crate) fn into_output(self) -> Option<EvBuffer> {
-        self.output
-    }
-
-    /// A context for a step of a bufferevent that is connected and whose output nobody has ended.
-    pub(crate) fn settled(mut self, settled: bool) -> Self {
-        self.unsettled = !settled;
-        self
+    /// A context for a push. A transport may send `share` bytes of `output`, which is its node's. A bufferevent is settled that is
+    /// connected and whose output nobody has ended.
+    #[inline]
+    pub(crate) fn of_push(
+        cell: &'a RefCell<Core>,
+        index: Index,
+        generation: u32,
+        mode: Mode,
+        lent: Option<(usize, &'a mut EvBuffer)>,
+        settled: bool,
+    ) -> Self {
+        let (share, output) = lent.unzip();
+        Self {
+            cell,
+            index,
+            generation,
+            mode,
+            moved: Cell::new(0),
+            share,
+            output,
+            unsettled: !settled,
+        }
     }
 
     /// Bytes that this call has moved so far.
@@ -133,7 +157,7 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn finishing(&self) -> bool {
         self.unsettled
-            && self.output.as_ref().is_none_or(EvBuffer::is_empty)
+            && self.output.as_ref().is_none_or(|output| output.is_empty())
             && self
                 .read(|node| {
                     node.write_end == End::Wanted && node.output.is_empty() && node.gives()
@@ -214,26 +238,30 @@ impl<'a> Context<'a> {
         self.grow_input(length, |input| input.append_block(block, length))
     }
 
+    #[inline]
     fn grow_input(
         &mut self,
         count: usize,
         add: impl FnOnce(&mut EvBuffer) -> Result<(), evbuffer::Error>,
     ) -> Result<(), evbuffer::Error> {
-        let added = self.with(|core| {
-            add(&mut core.node(self.index).input)?;
-            core.gained_input(self.index, count);
-            Ok(())
-        });
+        let mut core = self.cell.borrow_mut();
+        let Some(node) = core.nodes.find_mut(self.index, self.generation) else {
+            return Ok(());
+        };
+        add(&mut node.input)?;
+        core.gained_input(self.index, count);
         self.count(count);
-        added.unwrap_or(Ok(()))
+        Ok(())
     }
 
     /// Lends the own output, for a transport to send from. What is gone from it afterwards was sent.
+    #[inline]
     pub fn send<R>(&mut self, send: impl FnOnce(&mut EvBuffer) -> R) -> Option<R> {
         if let Some(output) = &mut self.output {
             let before = output.len();
             let result = send(output);
-            let sent = before - output.len().min(before);
+            // One that adds instead has sent nothing.
+            let sent = before.saturating_sub(output.len());
             self.moved.set(self.moved.get() + sent);
             return Some(result);
         }
@@ -356,7 +384,7 @@ impl<'a> Context<'a> {
         if room == 0 {
             return 0;
         }
-        let Some(mut output) = self.output.take() else {
+        let Some(output) = self.output.take() else {
             return self.between(
                 self.index,
                 Side::Output,
@@ -371,7 +399,7 @@ impl<'a> Context<'a> {
             let mut core = self.cell.borrow_mut();
             Lent::take(self.cell, &mut core, partner.index, Side::Input)
         };
-        let moved = sink.map_or(0, |mut sink| across(&mut output, &mut sink.buffer, room));
+        let moved = sink.map_or(0, |mut sink| across(output, &mut sink.buffer, room));
         self.count(before - output.len().min(before));
         self.output = Some(output);
         moved

@@ -17,8 +17,8 @@ use crate::node::{Index, NONE, Node, Steps};
 use crate::options::Options;
 
 pub(crate) struct Core {
-    first: Option<Node>,
-    rare: Option<Box<Rare>>,
+    /// Apart from the rest, so that a step can hold a node and count what it spends.
+    pub(crate) nodes: Nodes,
     domain: Weak<Domain>,
     next_generation: u32,
     /// What ran out of budget: steps of one node that wait for the next turn.
@@ -44,6 +44,12 @@ pub(crate) struct Core {
     pub(crate) settle: bool,
 }
 
+/// The nodes of a domain, and the steps that are queued for them.
+pub(crate) struct Nodes {
+    first: Option<Node>,
+    rare: Option<Box<Rare>>,
+}
+
 /// What a domain of one bufferevent never needs.
 pub(crate) struct Rare {
     /// The nodes from the second on.
@@ -59,8 +65,10 @@ pub(crate) struct Rare {
 impl Core {
     pub(crate) fn new(domain: Weak<Domain>) -> Self {
         Self {
-            first: None,
-            rare: None,
+            nodes: Nodes {
+                first: None,
+                rare: None,
+            },
             domain,
             next_generation: 0,
             postponed_node: NONE,
@@ -80,8 +88,8 @@ impl Core {
     pub(crate) fn add(&mut self, options: Options, layer: Box<dyn Bufferevent>) -> Index {
         self.next_generation = self.next_generation.wrapping_add(1);
         let node = Node::new(options, self.next_generation, layer);
-        if self.first.is_none() {
-            self.first = Some(node);
+        if self.nodes.first.is_none() {
+            self.nodes.first = Some(node);
             return 0;
         }
         let more = &mut self.rare().more;
@@ -100,8 +108,9 @@ impl Core {
 
     /// The rarer half, made when first needed. From then on the order of steps is kept there.
     pub(crate) fn rare(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_with(|| {
-            let queued = self.first.as_ref().map_or(Steps::EMPTY, |node| node.queued);
+        let Nodes { first, rare } = &mut self.nodes;
+        rare.get_or_insert_with(|| {
+            let queued = first.as_ref().map_or(Steps::EMPTY, |node| node.queued);
             let mut work = VecDeque::new();
             for step in [Steps::DELIVER, Steps::PULL] {
                 if queued.contains(step) {
@@ -124,7 +133,7 @@ impl Core {
 
     /// Takes a node out of the arena; from here on its handles are stale.
     pub(crate) fn remove(&mut self, index: Index) -> Option<Node> {
-        if let Some(rare) = &mut self.rare
+        if let Some(rare) = &mut self.nodes.rare
             && rare.late == index
         {
             rare.late = NONE;
@@ -134,11 +143,150 @@ impl Core {
             self.postponed = Steps::EMPTY;
         }
         match index {
-            0 => self.first.take(),
-            _ => self.rare.as_mut()?.more.get_mut(index as usize - 1)?.take(),
+            0 => self.nodes.first.take(),
+            _ => self
+                .nodes
+                .rare
+                .as_mut()?
+                .more
+                .get_mut(index as usize - 1)?
+                .take(),
         }
     }
 
+    #[inline]
+    pub(crate) fn get(&self, index: Index) -> Option<&Node> {
+        self.nodes.get(index)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, index: Index) -> Option<&mut Node> {
+        self.nodes.get_mut(index)
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, index: Index, generation: u32) -> Option<&Node> {
+        self.nodes.find(index, generation)
+    }
+
+    #[inline]
+    pub(crate) fn find_mut(&mut self, index: Index, generation: u32) -> Option<&mut Node> {
+        self.nodes.find_mut(index, generation)
+    }
+
+    /// A node that is known to be there: its index came from this domain and nothing was freed since.
+    #[inline]
+    pub(crate) fn node(&mut self, index: Index) -> &mut Node {
+        self.nodes.node(index)
+    }
+
+    pub(crate) fn indices(&self) -> impl Iterator<Item = Index> + use<> {
+        let more = self.nodes.rare.as_ref().map_or(0, |rare| rare.more.len());
+        0..=Index::try_from(more).unwrap_or(NONE - 1)
+    }
+
+    #[inline]
+    pub(crate) fn has_work(&self) -> bool {
+        self.nodes.has_work()
+    }
+
+    /// Queues a step once. A transport's push goes last.
+    #[inline]
+    pub(crate) fn queue(&mut self, index: Index, step: Steps) {
+        self.nodes.queue(index, step);
+    }
+
+    /// Puts a step whose `queued` bit was just set behind the others.
+    #[inline]
+    pub(crate) fn order(&mut self, index: Index, step: Steps) {
+        self.nodes.order(index, step);
+    }
+
+    /// The next step to take; its `queued` bit is cleared.
+    #[inline]
+    pub(crate) fn next_step(&mut self) -> Option<(Index, Steps)> {
+        self.nodes.next_step()
+    }
+
+    /// Whether a push waits in this node or below it.
+    pub(crate) fn push_waits(&self, mut index: Index) -> bool {
+        while let Some(node) = self.get(index) {
+            if node.queued.contains(Steps::PUSH) {
+                return true;
+            }
+            index = node.below;
+        }
+        false
+    }
+
+    /// Takes a queued step out of turn. Its entry in the queue finds nothing to do later.
+    pub(crate) fn take_step(&mut self, index: Index, step: Steps) -> bool {
+        if let Some(rare) = &mut self.nodes.rare
+            && rare.late == index
+            && step == Steps::PUSH
+        {
+            rare.late = NONE;
+        }
+        let node = self.node(index);
+        let queued = node.queued.contains(step);
+        node.queued.remove(step);
+        queued
+    }
+
+    /// Whether the domain has one node alone.
+    pub(crate) fn is_single(&self) -> bool {
+        self.nodes.is_lone()
+    }
+
+    /// The node on top of the stack that `index` belongs to.
+    pub(crate) fn top_of(&self, mut index: Index) -> Index {
+        while let Some(node) = self.get(index)
+            && node.above != NONE
+        {
+            index = node.above;
+        }
+        index
+    }
+
+    /// The domain that this is the state of.
+    pub(crate) fn domain_arc(&self) -> Option<Arc<Domain>> {
+        self.domain.upgrade()
+    }
+
+    /// The loop. There as long as anybody is in the domain.
+    pub(crate) fn host(&self) -> Arc<dyn Host> {
+        self.domain_arc()
+            .expect("whoever is in a domain holds it")
+            .host
+            .clone()
+    }
+
+    /// What the loop is given to call this node back: the domain, and a key.
+    pub(crate) fn target(&self, index: Index, call: Call) -> Option<(Arc<dyn Target>, u64)> {
+        let generation = self.get(index)?.generation;
+        Some((
+            self.domain.upgrade()?,
+            Key {
+                call,
+                index,
+                generation,
+            }
+            .pack(),
+        ))
+    }
+
+    /// Has the loop deliver this node's callbacks from its deferred queue.
+    pub(crate) fn schedule_deferred(&mut self, index: Index) {
+        let Some((target, key)) = self.target(index, Call::Deliver) else {
+            return;
+        };
+        let phase = Phase::Deferred(self.node(index).priority());
+        // A closed loop tells nobody anything any more.
+        let _ = self.host().schedule(phase, target, key);
+    }
+}
+
+impl Nodes {
     #[inline]
     pub(crate) fn get(&self, index: Index) -> Option<&Node> {
         match index {
@@ -183,9 +331,16 @@ impl Core {
             .expect("the index names a live node of this domain")
     }
 
-    pub(crate) fn indices(&self) -> impl Iterator<Item = Index> + use<> {
-        let more = self.rare.as_ref().map_or(0, |rare| rare.more.len());
-        0..=Index::try_from(more).unwrap_or(NONE - 1)
+    /// Whether there is a node above this one.
+    #[inline]
+    pub(crate) fn is_covered(&self, index: Index) -> bool {
+        !self.is_lone() && self.get(index).is_some_and(Node::covered)
+    }
+
+    /// Whether there is one node alone, or none.
+    #[inline]
+    pub(crate) fn is_lone(&self) -> bool {
+        self.rare.as_ref().is_none_or(|rare| rare.more.is_empty())
     }
 
     #[inline]
@@ -253,83 +408,6 @@ impl Core {
                 return Some((index, step));
             }
         }
-    }
-
-    /// Whether a push waits in this node or below it.
-    pub(crate) fn push_waits(&self, mut index: Index) -> bool {
-        while let Some(node) = self.get(index) {
-            if node.queued.contains(Steps::PUSH) {
-                return true;
-            }
-            index = node.below;
-        }
-        false
-    }
-
-    /// Takes a queued step out of turn. Its entry in the queue finds nothing to do later.
-    pub(crate) fn take_step(&mut self, index: Index, step: Steps) -> bool {
-        if let Some(rare) = &mut self.rare
-            && rare.late == index
-            && step == Steps::PUSH
-        {
-            rare.late = NONE;
-        }
-        let node = self.node(index);
-        let queued = node.queued.contains(step);
-        node.queued.remove(step);
-        queued
-    }
-
-    /// Whether the domain has one node alone.
-    pub(crate) fn is_single(&self) -> bool {
-        self.rare.as_ref().is_none_or(|rare| rare.more.is_empty())
-    }
-
-    /// The node on top of the stack that `index` belongs to.
-    pub(crate) fn top_of(&self, mut index: Index) -> Index {
-        while let Some(node) = self.get(index)
-            && node.above != NONE
-        {
-            index = node.above;
-        }
-        index
-    }
-
-    /// The domain that this is the state of.
-    pub(crate) fn domain_arc(&self) -> Option<Arc<Domain>> {
-        self.domain.upgrade()
-    }
-
-    /// The loop. There as long as anybody is in the domain.
-    pub(crate) fn host(&self) -> Arc<dyn Host> {
-        self.domain_arc()
-            .expect("whoever is in a domain holds it")
-            .host
-            .clone()
-    }
-
-    /// What the loop is given to call this node back: the domain, and a key.
-    pub(crate) fn target(&self, index: Index, call: Call) -> Option<(Arc<dyn Target>, u64)> {
-        let generation = self.get(index)?.generation;
-        Some((
-            self.domain.upgrade()?,
-            Key {
-                call,
-                index,
-                generation,
-            }
-            .pack(),
-        ))
-    }
-
-    /// Has the loop deliver this node's callbacks from its deferred queue.
-    pub(crate) fn schedule_deferred(&mut self, index: Index) {
-        let Some((target, key)) = self.target(index, Call::Deliver) else {
-            return;
-        };
-        let phase = Phase::Deferred(self.node(index).priority());
-        // A closed loop tells nobody anything any more.
-        let _ = self.host().schedule(phase, target, key);
     }
 }
 

@@ -10,7 +10,7 @@
 //! - An end is told when no bytes are left to tell of and nothing that callbacks wrote waits for a push: a `free` in the
 //!   event callback throws no reply away.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::RefCell;
 
 use crate::bev::Bev;
 use crate::core::Core;
@@ -19,7 +19,7 @@ use crate::event::{Deadline, Event};
 use crate::handler::{Handler, Pressure};
 use crate::node::{End, Flags, Index, NONE, Node, Pending, Steps};
 use crate::options::Mode;
-use crate::pump;
+use crate::pump::{self, Borrowed};
 
 /// One callback that is due.
 enum Call {
@@ -30,23 +30,28 @@ enum Call {
 }
 
 /// Runs one delivery round of a node: calls what is due, in order, each once.
-pub(crate) fn deliver(cell: &RefCell<Core>, index: Index) {
-    let mut core = cell.borrow_mut();
+#[inline(always)]
+pub(crate) fn deliver<'a>(
+    cell: &'a RefCell<Core>,
+    mut core: Borrowed<'a>,
+    index: Index,
+) -> Borrowed<'a> {
     let Some(node) = core.get_mut(index) else {
-        return;
+        return core;
     };
     let due = node.deliverable();
     if node.covered() || due.is_empty() {
-        return;
+        return core;
     }
     if due.without(Pending::ENDS).is_empty() && core.push_waits(index) {
         drop(core);
-        return push_before_end(cell, index);
+        push_before_end(cell, index);
+        return cell.borrow_mut();
     }
     let node = core.node(index);
     // Running already, further up this stack: the bits stay and are told after it.
     let Some(mut handler) = node.take_handler() else {
-        return;
+        return core;
     };
     let me = node
         .me
@@ -54,7 +59,35 @@ pub(crate) fn deliver(cell: &RefCell<Core>, index: Index) {
         .expect("the own handle is out only while the handler is");
     let generation = node.generation;
     let mut place = Pending::CONNECTED;
-    while let Some(call) = next_call(&mut core, index, generation, &mut place) {
+    // What is due is looked up after each callback anew: the callback may have freed or covered the bufferevent.
+    while let Some(node) = core.nodes.find_mut(index, generation)
+        && !node.covered()
+        && let Some(what) = node.deliverable().first_from(place)
+    {
+        place = what.next();
+        if what == Pending::READ {
+            // By itself, since it is what most rounds are.
+            node.pending.remove(what);
+            if !node.read_due() {
+                continue;
+            }
+            node.flags.remove(Flags::FRESH);
+            drop(core);
+            let done = pump::guarded(cell, index, generation, "handler", || handler.on_read(&me));
+            core = cell.borrow_mut();
+            if done.is_none() {
+                break;
+            }
+            continue;
+        }
+        if what.intersects(Pending::ENDS) && core.push_waits(index) {
+            break;
+        }
+        let node = core.nodes.node(index);
+        node.pending.remove(what);
+        let Some(call) = call_of(node, what) else {
+            continue;
+        };
         drop(core);
         let done = pump::guarded(cell, index, generation, "handler", || match call {
             Call::Read => handler.on_read(&me),
@@ -67,28 +100,7 @@ pub(crate) fn deliver(cell: &RefCell<Core>, index: Index) {
             break;
         }
     }
-    finish(core, index, generation, handler, me);
-}
-
-/// The next callback of a round that is due at or behind `place`, which moves on; `None` at the round's end, which also
-/// comes when a callback freed or covered the bufferevent.
-fn next_call(core: &mut Core, index: Index, generation: u32, place: &mut Pending) -> Option<Call> {
-    loop {
-        let node = core.find_mut(index, generation)?;
-        if node.covered() {
-            return None;
-        }
-        let what = node.deliverable().first_from(*place)?;
-        *place = what.next();
-        if what.intersects(Pending::ENDS) && core.push_waits(index) {
-            return None;
-        }
-        let node = core.node(index);
-        node.pending.remove(what);
-        if let Some(call) = due(node, what) {
-            return Some(call);
-        }
-    }
+    finish(cell, core, index, generation, handler, me)
 }
 
 /// Only an end is left to tell and a push waits: does the push first.
@@ -109,15 +121,8 @@ fn push_before_end(cell: &RefCell<Core>, index: Index) {
 }
 
 /// Whether a callback's condition still holds, and with what it is called.
-fn due(node: &mut Node, what: Pending) -> Option<Call> {
+fn call_of(node: &mut Node, what: Pending) -> Option<Call> {
     match what {
-        Pending::READ => {
-            if !node.read_due() {
-                return None;
-            }
-            node.flags.remove(Flags::FRESH);
-            Some(Call::Read)
-        }
         Pending::FORCED_READ => {
             node.flags.remove(Flags::FRESH);
             Some(Call::Read)
@@ -168,30 +173,34 @@ fn event(node: &mut Node, what: Pending) -> Option<Event> {
 }
 
 /// Puts the handler back, or its replacement in, and has the next round run if one is due.
-fn finish(
-    mut core: RefMut<'_, Core>,
+#[inline(always)]
+fn finish<'a>(
+    cell: &'a RefCell<Core>,
+    mut core: Borrowed<'a>,
     index: Index,
     generation: u32,
     handler: Box<dyn Handler + Send>,
     me: Bev,
-) {
+) -> Borrowed<'a> {
     let Some(node) = core.find_mut(index, generation) else {
         // Freed: the handler is user code, dropped with nothing borrowed.
         drop(core);
         drop((handler, me));
-        return;
+        return cell.borrow_mut();
     };
     node.me = Some(me);
     let old = node.return_handler(Some(handler));
-    if node.flags.contains(Flags::FRESH) {
+    if !node.pending.is_empty() || node.flags.contains(Flags::FRESH) {
         core.tell_unread(index);
-    }
-    if !core.node(index).pending.is_empty() {
         core.queue_deliver(index);
     }
     core.maybe_reap(index);
-    drop(core);
-    drop(old);
+    if old.is_some() {
+        drop(core);
+        drop(old);
+        return cell.borrow_mut();
+    }
+    core
 }
 
 impl Core {

@@ -227,14 +227,9 @@ impl Core {
         if !self.marked {
             return;
         }
-        let single = self.is_single();
-        let Some(node) = self.get(index) else { return };
-        let hears = single && node.enabled.contains(Directions::READ) && node.read_end == End::Open;
-        if node.flags.intersects(Flags::ENDS_LIFE)
-            || (node.flags.contains(Flags::ORPHAN) && !hears)
-            // The partner in a pair lives by what is in flight here.
-            || !single
-        {
+        // The partner in a pair lives by what is in flight here.
+        let shared = !self.nodes.is_lone();
+        if self.get(index).is_some_and(|node| shared || node.may_end()) {
             self.settle = true;
         }
     }

@@ -329,11 +329,11 @@ impl Node {
         }
     }
 
-    /// Whether it is alone and nobody counts time or crossings of marks: then moving bytes makes nothing possible but
-    /// its own next steps.
+    /// Whether it is alone and counts no time: then moving bytes from its input to its output makes nothing possible but its own
+    /// next steps.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
-        self.is_alone() && self.extras.is_none() && !self.is_watched()
+        self.is_alone() && self.extras.is_none()
     }
 
     /// Whether nothing is above or below it: a transport that the user holds.
@@ -345,7 +345,7 @@ impl Node {
     /// Whether a pull of a node with none above can move anything, or tell it of an end.
     #[inline(always)]
     pub(crate) fn wants_pull_on_top(&self) -> bool {
-        !self.flags.contains(Flags::DRY) && self.takes()
+        !self.flags.contains(Flags::DRY) && self.takes_up_to(self.read_mark.limit())
     }
 
     /// Whether a push of a node with none below can move anything.
@@ -354,20 +354,33 @@ impl Node {
         !self.flags.contains(Flags::BLOCKED) && self.has_to_send()
     }
 
-    /// Whether crossings of the write high mark are to be noticed.
+    /// Whether the output stands on the other side of its high mark than was last noticed.
     #[inline]
-    pub(crate) fn is_watched(&self) -> bool {
-        self.write_mark.high() != 0 || self.flags.contains(Flags::FULL)
+    pub(crate) fn crosses_mark(&self) -> bool {
+        let full = self.output.len() >= self.write_mark.limit();
+        full != self.flags.contains(Flags::FULL)
+    }
+
+    /// Whether it has no user left that could keep it, or is to be freed when something comes about.
+    #[inline]
+    pub(crate) fn may_end(&self) -> bool {
+        let hears = self.enabled.contains(Directions::READ) && self.read_end == End::Open;
+        self.flags.intersects(Flags::ENDS_LIFE) || (self.flags.contains(Flags::ORPHAN) && !hears)
     }
 
     /// Whether this bufferevent takes bytes from below: for the user above it, or for itself.
     #[inline]
     pub(crate) fn takes(&self) -> bool {
+        self.takes_up_to(self.read_limit())
+    }
+
+    #[inline(always)]
+    fn takes_up_to(&self, limit: usize) -> bool {
         self.read_end == End::Open
             && (self.flags.contains(Flags::WANTS_READ)
                 || (self.enabled.contains(Directions::READ)
                     && self.held_read.is_empty()
-                    && self.input.len() < self.read_limit()))
+                    && self.input.len() < limit))
     }
 
     /// Whether application data may leave this bufferevent's output.

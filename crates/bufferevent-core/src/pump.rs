@@ -11,10 +11,11 @@
 //! 5. A panic in a layer or a handler frees its bufferevent and nothing else; the loop counts it.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use evbuffer::EvBuffer;
 use evreactor_core::Ready;
 use evreactor_core::sync::Arc;
 
@@ -179,10 +180,16 @@ fn run_domain(domain: &Domain) {
     run_steps(&domain.lock());
 }
 
+/// The state of the domain that is pumped, borrowed. A step lets go of it around a call of a layer or a handler, and hands the next
+/// one on: a step that follows another borrows nothing anew.
+pub(crate) type Borrowed<'a> = RefMut<'a, Core>;
+
 /// Runs one domain until it has no work, or has had its share.
 fn run_steps(cell: &RefCell<Core>) {
+    /// Ends the run by unwinding too.
     struct Running<'a>(&'a RefCell<Core>);
     impl Drop for Running<'_> {
+        #[cold]
         fn drop(&mut self) {
             if let Ok(mut core) = self.0.try_borrow_mut() {
                 core.running = false;
@@ -190,35 +197,54 @@ fn run_steps(cell: &RefCell<Core>) {
         }
     }
 
-    {
-        let mut core = cell.borrow_mut();
-        if core.resting {
-            return;
-        }
-        core.listed = false;
-        core.running = true;
-        core.spent_reading = 0;
-        core.spent_writing = 0;
+    let mut core = cell.borrow_mut();
+    if core.resting {
+        return;
     }
+    core.listed = false;
+    core.running = true;
+    core.spent_reading = 0;
+    core.spent_writing = 0;
     let running = Running(cell);
     let mut steps = 0;
     let more = loop {
-        let next = cell.borrow_mut().next_step();
-        match next {
-            Some((index, Steps::PULL)) => pull(cell, index, Mode::Normal),
-            Some((index, Steps::PUSH)) => push(cell, index, Mode::Normal),
-            Some((index, _)) => deliver::deliver(cell, index),
-            None if cell.borrow().settle => life::settle(cell),
+        core = match core.next_step() {
+            // The first node by itself: most domains have no other, and where it lies is known when this is compiled.
+            Some((0, Steps::PULL)) => pull_step(cell, core, 0, Mode::Normal),
+            Some((0, Steps::PUSH)) => push_step(cell, core, 0, Mode::Normal),
+            Some((0, _)) => deliver::deliver(cell, core, 0),
+            Some((index, step)) => step_of_many(cell, core, index, step),
+            None if core.settle => {
+                drop(core);
+                life::settle(cell);
+                cell.borrow_mut()
+            }
             None => break false,
-        }
+        };
         steps += 1;
         if steps == STEPS_PER_RUN {
             break true;
         }
     };
-    drop(running);
-    if more || cell.borrow().share_used || cell.borrow().postponed_node != NONE {
+    std::mem::forget(running);
+    core.running = false;
+    if more || core.share_used || core.postponed_node != NONE {
+        drop(core);
         go_on_later(cell);
+    }
+}
+
+#[inline(never)]
+fn step_of_many<'a>(
+    cell: &'a RefCell<Core>,
+    core: Borrowed<'a>,
+    index: Index,
+    step: Steps,
+) -> Borrowed<'a> {
+    match step {
+        Steps::PULL => pull_step(cell, core, index, Mode::Normal),
+        Steps::PUSH => push_step(cell, core, index, Mode::Normal),
+        _ => deliver::deliver(cell, core, index),
     }
 }
 
@@ -303,42 +329,56 @@ fn panicked(
 
 /// One pull of a node, in the given mode.
 pub(crate) fn pull(cell: &RefCell<Core>, index: Index, mode: Mode) {
-    let (mut layer, generation, connected, share) = {
-        let mut core = cell.borrow_mut();
-        let Some(node) = core.get_mut(index) else {
-            return;
-        };
-        let connected = node.flags.contains(Flags::BELOW_CONNECTED);
-        if connected {
-            node.flags.remove(Flags::BELOW_CONNECTED);
-        } else if mode == Mode::Normal {
-            let wanted = if node.covered() {
-                core.wants_pull(index)
-            } else {
-                node.wants_pull_on_top()
-            };
-            if !wanted {
-                return;
-            }
-        }
-        let spent = core.spent_reading as usize;
-        let node = core.node(index);
-        // The turn's share is used up, and something asked again since: it is heard in the next turn.
-        let used_up = node.below == NONE && spent >= node.max_single_read();
-        if used_up && mode == Mode::Normal && !connected && core.postpone(index, Steps::PULL) {
-            return;
-        }
-        let node = core.node(index);
-        let Some(layer) = node.layer.take() else {
-            return;
-        };
-        let share = (node.below == NONE && mode == Mode::Normal).then(|| {
-            let room = node.read_limit().saturating_sub(node.input.len());
-            room.min(node.max_single_read().saturating_sub(spent).max(1))
-        });
-        (layer, node.generation, connected, share)
+    drop(pull_step(cell, cell.borrow_mut(), index, mode));
+}
+
+#[inline(always)]
+fn pull_step<'a>(
+    cell: &'a RefCell<Core>,
+    mut borrowed: Borrowed<'a>,
+    index: Index,
+    mode: Mode,
+) -> Borrowed<'a> {
+    let core = &mut *borrowed;
+    let covered = core.nodes.is_covered(index);
+    if covered && mode == Mode::Normal && !core.wants_pull(index) && !core.hears_below(index) {
+        return borrowed;
+    }
+    let Some(node) = core.nodes.get_mut(index) else {
+        return borrowed;
     };
-    let mut cx = Context::new(cell, index, generation, mode).with_share(share);
+    let connected = node.flags.contains(Flags::BELOW_CONNECTED);
+    if connected {
+        node.flags.remove(Flags::BELOW_CONNECTED);
+    } else if mode == Mode::Normal && !covered && !node.wants_pull_on_top() {
+        return borrowed;
+    }
+    let share = if node.below == NONE && mode == Mode::Normal {
+        let left = node
+            .max_single_read()
+            .saturating_sub(core.spent_reading as usize);
+        // The turn's share is used up, and something asked again since: it is heard in the next turn.
+        if left == 0 && !connected && core.postpone(index, Steps::PULL) {
+            return borrowed;
+        }
+        let node = core.nodes.node(index);
+        let limit = if covered {
+            node.read_limit()
+        } else {
+            node.read_mark.limit()
+        };
+        let room = limit.saturating_sub(node.input.len());
+        Some(room.min(left.max(1)))
+    } else {
+        None
+    };
+    let node = core.nodes.node(index);
+    let generation = node.generation;
+    let Some(mut layer) = node.layer.take() else {
+        return borrowed;
+    };
+    drop(borrowed);
+    let mut cx = Context::of_pull(cell, index, generation, mode, share);
     let step = guarded(cell, index, generation, "pull", || {
         if connected {
             layer.below_connected(&mut cx);
@@ -349,132 +389,163 @@ pub(crate) fn pull(cell: &RefCell<Core>, index: Index, mode: Mode) {
         layer.pull(&mut cx)
     });
     let moved = cx.moved();
+    pulled(cell, index, generation, layer, step, moved)
+}
 
-    let mut core = cell.borrow_mut();
-    let Some(node) = core.find_mut(index, generation) else {
-        drop(core);
-        return put_back(cell, index, generation, layer);
+/// Puts the layer back after a pull, and notes what came of it.
+#[inline(always)]
+fn pulled<'a>(
+    cell: &'a RefCell<Core>,
+    index: Index,
+    generation: u32,
+    layer: Box<dyn Bufferevent>,
+    step: Option<Step>,
+    moved: usize,
+) -> Borrowed<'a> {
+    let mut borrowed = cell.borrow_mut();
+    let core = &mut *borrowed;
+    let Some(node) = core.nodes.find_mut(index, generation) else {
+        drop(borrowed);
+        put_back(cell, index, generation, layer);
+        return cell.borrow_mut();
     };
     node.layer = Some(layer);
     let discards = node.flags.contains(Flags::DISCARD);
     let below = node.below;
     if step == Some(Step::Blocked) {
         node.flags.insert(Flags::DRY);
-    } else if below != NONE && step != Some(Step::Again) && core.is_drained(below) {
+    }
+    if below == NONE {
+        core.spent_reading = spent(core.spent_reading, moved);
+        core.share_used |= core.spent_reading as usize >= node.max_single_read();
+    } else if step != Some(Step::Again) && core.is_drained(below) {
         // Nothing to read until the one below says so.
         core.node(index).flags.insert(Flags::DRY);
     }
-    let node = core.node(index);
-    if moved > 0 {
-        if below == NONE {
-            let share = node.max_single_read();
-            core.spent_reading = core.spent_reading.saturating_add(clipped(moved));
-            core.share_used |= core.spent_reading as usize >= share;
-        }
-        if step == Some(Step::Again) {
-            core.queue_pull(index);
-        }
+    if moved > 0 && step == Some(Step::Again) {
+        core.queue_pull(index);
     }
     if discards {
         let trash = std::mem::take(&mut core.node(index).input);
         core.lost_input(index, trash.len());
-        drop(core);
+        // The user's memory may be in it: dropped with nothing borrowed.
+        drop(borrowed);
+        drop(trash);
+        return cell.borrow_mut();
     }
+    borrowed
 }
 
-/// A count of bytes within a turn's share, which is far below 4 GiB.
-fn clipped(bytes: usize) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX)
+/// What is spent of a turn's share, in bytes; a share is far below 4 GiB.
+#[inline]
+fn spent(before: u32, moved: usize) -> u32 {
+    let sum = (before as usize).saturating_add(moved);
+    sum.min(u32::MAX as usize) as u32
 }
 
 /// One push of a node, in the given mode.
 pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
-    let (mut layer, generation, connecting, mut cx) = {
-        let mut core = cell.borrow_mut();
-        let Some(node) = core.get(index) else { return };
-        let connecting = node.link == Link::Connecting;
-        let wanted = if node.below == NONE {
-            node.wants_push_at_bottom()
-        } else {
-            core.wants_push(index)
-        };
-        if !wanted && !connecting {
-            return;
-        }
-        let spent = core.spent_writing as usize;
-        let node = core.node(index);
-        let used_up = node.below == NONE && spent >= node.max_single_write();
-        if used_up && mode == Mode::Normal && core.postpone(index, Steps::PUSH) {
-            return;
-        }
-        let node = core.node(index);
-        let Some(layer) = node.layer.take() else {
-            return;
-        };
-        let lent = node.below == NONE && !node.flags.contains(Flags::OUTPUT_LENT);
-        let (share, output) = if lent {
-            node.flags.insert(Flags::OUTPUT_LENT);
-            let share = node.max_single_write().saturating_sub(spent).max(1);
-            (Some(share), Some(std::mem::take(&mut node.output)))
-        } else {
-            (None, None)
-        };
-        let mode = if node.write_end == End::Wanted && node.gives() {
-            Mode::Finished
-        } else if node.flags.contains(Flags::OWES_FLUSH) {
-            Mode::Flush
-        } else {
-            mode
-        };
-        let settled = node.link == Link::Open && node.write_end == End::Open;
-        let cx = Context::new(cell, index, node.generation, mode);
-        let cx = cx.with_share(share).with_output(output).settled(settled);
-        (layer, node.generation, connecting, cx)
+    drop(push_step(cell, cell.borrow_mut(), index, mode));
+}
+
+#[inline(always)]
+fn push_step<'a>(
+    cell: &'a RefCell<Core>,
+    mut borrowed: Borrowed<'a>,
+    index: Index,
+    mode: Mode,
+) -> Borrowed<'a> {
+    let core = &mut *borrowed;
+    let Some(node) = core.nodes.get(index) else {
+        return borrowed;
     };
+    let bottom = node.below == NONE;
+    let connecting = node.link == Link::Connecting;
+    if !connecting && !(node.wants_push_at_bottom() && (bottom || core.wants_push(index))) {
+        return borrowed;
+    }
+    let mut left = 0;
+    if bottom {
+        let spent = core.spent_writing as usize;
+        left = node.max_single_write().saturating_sub(spent);
+        if left == 0 && mode == Mode::Normal && core.postpone(index, Steps::PUSH) {
+            return borrowed;
+        }
+    }
+    let node = core.nodes.node(index);
+    let generation = node.generation;
+    let Some(mut layer) = node.layer.take() else {
+        return borrowed;
+    };
+    let mode = if node.write_end == End::Wanted && node.gives() {
+        Mode::Finished
+    } else if node.flags.contains(Flags::OWES_FLUSH) {
+        Mode::Flush
+    } else {
+        mode
+    };
+    let settled = node.link == Link::Open && node.write_end == End::Open;
+    let lends = bottom && !node.flags.contains(Flags::OUTPUT_LENT);
+    let mut output = EvBuffer::new();
+    if lends {
+        node.flags.insert(Flags::OUTPUT_LENT);
+        std::mem::swap(&mut output, &mut node.output);
+    }
+    drop(borrowed);
+    let lent = lends.then_some((left.max(1), &mut output));
+    let mut cx = Context::of_push(cell, index, generation, mode, lent, settled);
     let step = guarded(cell, index, generation, "push", || layer.push(&mut cx));
     let moved = cx.moved();
-    // Dropped at the end, with nothing borrowed, if the bufferevent was freed meanwhile.
-    let mut output = cx.into_output();
 
-    let mut core = cell.borrow_mut();
-    let Some(node) = core.find_mut(index, generation) else {
-        drop(core);
-        return put_back(cell, index, generation, layer);
+    let mut borrowed = cell.borrow_mut();
+    let core = &mut *borrowed;
+    let Some(node) = core.nodes.find_mut(index, generation) else {
+        drop(borrowed);
+        put_back(cell, index, generation, layer);
+        drop(output);
+        return cell.borrow_mut();
     };
     node.layer = Some(layer);
-    if let Some(output) = &mut output {
+    if lends {
         node.flags.remove(Flags::OUTPUT_LENT);
-        if !node.output.is_empty() {
+        if !node.output.is_bare() {
             // Sums of lengths that fitted before fit again.
             let _ = output.append(&mut node.output);
         }
-        std::mem::swap(&mut node.output, output);
+        // Usually all is out, and an empty buffer is there already.
+        if !output.is_bare() {
+            std::mem::swap(&mut output, &mut node.output);
+        }
         core.lost_output(index, moved);
     }
-    let node = core.node(index);
+    output.forget_empty();
+    let node = core.nodes.node(index);
     if step == Some(Step::Blocked) {
         node.flags.insert(Flags::BLOCKED);
     }
-    if moved > 0 {
-        if node.below == NONE {
-            let share = node.max_single_write();
-            core.spent_writing = core.spent_writing.saturating_add(clipped(moved));
-            core.share_used |= core.spent_writing as usize >= share;
-        }
-        if step == Some(Step::Again) {
-            core.queue_push(index);
-        }
+    if node.below == NONE {
+        core.spent_writing = spent(core.spent_writing, moved);
+        core.share_used |= core.spent_writing as usize >= node.max_single_write();
     }
+    let owes = node.flags.contains(Flags::OWES_FLUSH) && node.output.is_empty();
     // What was written before the connection stood was lent to the call that found it standing: nobody could ask for it.
-    if connecting && core.node(index).link == Link::Open {
+    let stands = connecting && node.link == Link::Open;
+    if (moved > 0 && step == Some(Step::Again)) || stands {
         core.queue_push(index);
     }
-    if core.node(index).flags.contains(Flags::OWES_FLUSH) && core.node(index).output.is_empty() {
+    if owes {
         core.flush_passed(index);
     }
+    borrowed
 }
 
 impl Core {
+    /// Whether the one below has connected, which this node's layer has yet to hear.
+    fn hears_below(&self, index: Index) -> bool {
+        self.get(index)
+            .is_some_and(|node| node.flags.contains(Flags::BELOW_CONNECTED))
+    }
+
     /// Whether nothing can be read from this node now, neither bytes nor an end.
     fn is_drained(&self, index: Index) -> bool {
         self.get(index)

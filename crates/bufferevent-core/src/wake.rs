@@ -128,7 +128,9 @@ impl Core {
             .intersects(Steps::DELIVER.union(Steps::DEFERRED))
         {
             node.queued.insert(Steps::DELIVER);
-            self.order(index, Steps::DELIVER);
+            if !self.nodes.is_lone() {
+                self.order(index, Steps::DELIVER);
+            }
         }
     }
 
@@ -154,12 +156,10 @@ impl Core {
         if node.extras.is_some() {
             self.timer_progress(index, Direction::Read);
         }
-        if above != NONE {
-            self.node(above).flags.remove(Flags::DRY);
-        }
         if above == NONE {
             self.tell_read(index);
         } else {
+            self.node(above).flags.remove(Flags::DRY);
             self.queue_pull(above);
         }
     }
@@ -194,7 +194,7 @@ impl Core {
         }
     }
 
-    /// All of the input of a plain node went to its output.
+    /// All of the input of a node that is alone, and counts no time, went to its output.
     #[inline]
     pub(crate) fn turned_around(&mut self, index: Index) {
         let node = self.node(index);
@@ -207,10 +207,16 @@ impl Core {
         }
         let steps = steps.without(node.queued);
         node.queued.insert(steps);
-        for step in [Steps::PULL, Steps::PUSH] {
-            if steps.contains(step) {
-                self.order(index, step);
+        let crossed = node.crosses_mark();
+        if !self.nodes.is_lone() {
+            for step in [Steps::PULL, Steps::PUSH] {
+                if steps.contains(step) {
+                    self.order(index, step);
+                }
             }
+        }
+        if crossed {
+            self.check_pressure(index);
         }
     }
 
@@ -224,7 +230,7 @@ impl Core {
         if node.extras.is_some() && node.output.len() == count {
             self.timer_started(index, Direction::Write);
         }
-        if self.node(index).is_watched() {
+        if self.node(index).crosses_mark() {
             self.check_pressure(index);
         }
         let node = self.node(index);
@@ -238,7 +244,7 @@ impl Core {
     }
 
     /// `count` bytes left the output, towards the peer.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lost_output(&mut self, index: Index, count: usize) {
         if count == 0 {
             return;
@@ -250,11 +256,12 @@ impl Core {
         let wanted = node.write_end == End::Wanted;
         let tells =
             node.heard.contains(Pending::WRITE) && node.output.len() <= node.write_mark.low();
-        let watched = node.is_watched();
+        let crossed = node.crosses_mark();
+        let may_end = node.may_end();
         if node.extras.is_some() {
             self.timer_progress(index, Direction::Write);
         }
-        if watched {
+        if crossed {
             self.check_pressure(index);
         }
         if above != NONE {
@@ -262,10 +269,10 @@ impl Core {
         } else if tells {
             self.tell(index, Pending::WRITE);
         }
-        if empty {
-            if wanted {
-                self.queue_push(index);
-            }
+        if empty && wanted {
+            self.queue_push(index);
+        }
+        if empty && (may_end || !self.nodes.is_lone()) {
             self.emptied_output(index);
         }
     }
@@ -273,14 +280,13 @@ impl Core {
     /// The output crossed its high mark, in one way or the other: tells, once per crossing.
     pub(crate) fn check_pressure(&mut self, index: Index) {
         let node = self.node(index);
-        let full = node.output.len() >= node.write_mark.limit();
-        if full == node.flags.contains(Flags::FULL) {
+        if !node.crosses_mark() {
             return;
         }
-        if full {
-            node.flags.insert(Flags::FULL);
-        } else {
+        if node.flags.contains(Flags::FULL) {
             node.flags.remove(Flags::FULL);
+        } else {
+            node.flags.insert(Flags::FULL);
         }
         if node.interest.contains(Interest::PRESSURE) && !node.covered() {
             self.tell(index, Pending::PRESSURE);

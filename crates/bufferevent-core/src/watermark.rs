@@ -20,10 +20,21 @@ use crate::error::{Error, Kind};
 /// assert!(Watermark::new(2, 0).is_ok()); // 0: no high mark
 /// # Ok::<(), bufferevent_core::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Watermark {
     low: usize,
-    high: usize,
+    /// The high mark; `usize::MAX` where there is none, so that comparing with it is all there is to do.
+    limit: usize,
+}
+
+impl Default for Watermark {
+    /// No marks.
+    fn default() -> Self {
+        Self {
+            low: 0,
+            limit: usize::MAX,
+        }
+    }
 }
 
 impl Watermark {
@@ -35,7 +46,8 @@ impl Watermark {
         if high != 0 && low > high {
             return Err(Error::new(Kind::Misuse, "bufferevent", "set_watermark"));
         }
-        Ok(Self { low, high })
+        let limit = if high == 0 { usize::MAX } else { high };
+        Ok(Self { low, limit })
     }
 
     /// The low mark in bytes.
@@ -47,18 +59,18 @@ impl Watermark {
     /// The high mark in bytes; 0 means unlimited.
     #[must_use]
     pub const fn high(self) -> usize {
-        self.high
+        if self.limit == usize::MAX {
+            0
+        } else {
+            self.limit
+        }
     }
 
     /// The high mark as a limit: unlimited is `usize::MAX`.
     #[inline]
     #[must_use]
     pub const fn limit(self) -> usize {
-        if self.high == 0 {
-            usize::MAX
-        } else {
-            self.high
-        }
+        self.limit
     }
 
     /// How many bytes fit on top of `length` until the high mark.

@@ -21,7 +21,7 @@ use socket2::Type;
 use crate::NAME;
 use crate::address::Address;
 use crate::descriptor::Descriptor;
-use crate::transfer::{receive, send};
+use crate::transfer::{Sent, receive, send};
 
 /// What a readiness report may say that a short read does not end.
 const MORE_BEHIND: Ready = Ready::READ_CLOSED;
@@ -291,20 +291,15 @@ impl Bufferevent for Socket {
         let share = cx.share();
         let sent = cx.send(|output| {
             if output.is_empty() {
-                return None;
+                return Ok(Sent::All);
             }
-            let sent = send(descriptor.socket(), output, share);
-            // All is out: nothing is left to ask about.
-            if sent.is_ok() && output.is_empty() {
-                None
-            } else {
-                Some(sent)
-            }
+            send(descriptor.socket(), output, share)
         });
-        match sent.flatten() {
-            None => Step::Done,
-            Some(Ok(sent)) if sent.short && self.short_is_blocked() => Step::Blocked,
-            Some(Ok(_)) => Step::Again,
+        match sent {
+            // All is out: nothing is left to ask about.
+            None | Some(Ok(Sent::All)) => Step::Done,
+            Some(Ok(Sent::Short)) if self.short_is_blocked() => Step::Blocked,
+            Some(Ok(Sent::Short | Sent::Offered)) => Step::Again,
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.rearm();
                 Step::Blocked

@@ -39,8 +39,16 @@ struct Scratch {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> =
-        RefCell::new(Scratch { pool: Pool::new(IDLE_BLOCKS), block: None });
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new(IDLE_BLOCKS));
+}
+
+impl Scratch {
+    fn new(idle_blocks: usize) -> Self {
+        Self {
+            pool: Pool::new(idle_blocks),
+            block: None,
+        }
+    }
 }
 
 fn again<T>(count: fn(), mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
@@ -69,78 +77,98 @@ pub(crate) struct Received {
 /// Receives once into the bufferevent's input, at most `room` bytes (which is not 0).
 #[inline]
 pub(crate) fn receive(socket: &Socket, room: usize, cx: &mut Context<'_>) -> io::Result<Received> {
-    // The thread may be ending, its scratch gone: then a block of its own must do.
-    let kept = SCRATCH
-        .try_with(|scratch| scratch.borrow_mut().block.take())
-        .ok()
-        .flatten();
-    let mut block = match kept {
+    let received = SCRATCH.try_with(|scratch| {
+        let mut scratch = scratch.try_borrow_mut().ok()?;
+        Some(receive_by(&mut scratch, socket, room, cx))
+    });
+    match received {
+        Ok(Some(received)) => received,
+        // The thread is ending, its scratch gone, or it is in use further up the stack: one of its own must do.
+        Ok(None) | Err(_) => receive_by(&mut Scratch::new(0), socket, room, cx),
+    }
+}
+
+#[inline]
+fn receive_by(
+    scratch: &mut Scratch,
+    socket: &Socket,
+    room: usize,
+    cx: &mut Context<'_>,
+) -> io::Result<Received> {
+    let block = match &mut scratch.block {
         Some(block) => block,
-        None => SCRATCH
-            .try_with(|scratch| scratch.borrow().pool.take())
-            .unwrap_or_else(|_| Pool::new(0).take())
-            .map_err(|_| io::ErrorKind::OutOfMemory)?,
+        empty @ None => empty.insert(scratch.pool.take().map_err(|_| out_of_memory())?),
     };
     let asked = room.min(block.len());
-    let result = again(count_receive, || (&*socket).read(&mut block[..asked]));
-    let mut left = Some(block);
-    let received = result.and_then(|count| {
-        let added = if count <= SMALL_READ {
-            let block = left.as_deref().map_or(&[][..], |block| &block[..count]);
-            cx.add_input(block)
-        } else {
-            left.take()
-                .map_or(Ok(()), |block| cx.add_input_block(block, count))
-        };
-        added.map_err(|_| io::ErrorKind::OutOfMemory)?;
-        Ok(Received {
-            count,
-            short: count < asked,
-        })
-    });
-    if let Some(block) = left {
-        let _ = SCRATCH.try_with(|scratch| scratch.borrow_mut().block = Some(block));
+    let count = again(count_receive, || (&*socket).read(&mut block[..asked]))?;
+    if count <= SMALL_READ {
+        cx.add_input(&block[..count])
+    } else if let Some(block) = scratch.block.take() {
+        cx.add_input_block(block, count)
+    } else {
+        Ok(())
     }
-    received
+    .map_err(|_| out_of_memory())?;
+    Ok(Received {
+        count,
+        short: count < asked,
+    })
+}
+
+#[cold]
+fn out_of_memory() -> io::Error {
+    io::ErrorKind::OutOfMemory.into()
 }
 
 /// What a send took.
-pub(crate) struct Sent {
-    /// Bytes.
-    pub(crate) count: usize,
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Sent {
+    /// All that there was.
+    All,
+    /// All that was offered; there is more.
+    Offered,
     /// Less than was offered.
-    pub(crate) short: bool,
+    Short,
 }
 
 /// Sends once from the front of `output`, at most `share` bytes, and drains what was sent.
 #[inline]
 pub(crate) fn send(socket: &Socket, output: &mut EvBuffer, share: usize) -> io::Result<Sent> {
-    let sent = if let Some(region) = output.front_file() {
+    let taken = if let Some(region) = output.front_file() {
         send_file(socket, region, share)
     } else {
         send_slices(socket, output, share)
     };
-    match &sent {
-        Ok(sent) => {
-            output.drain(sent.count);
-            if sent.short {
-                // What stays may stay for long: it should not hold blocks that it hardly uses.
-                output.compact();
-            }
-        }
-        Err(_) => output.compact(),
+    let Ok(taken) = taken else {
+        output.compact();
+        return taken.map(|_| Sent::Short);
+    };
+    output.drain(taken.count);
+    if output.is_empty() {
+        return Ok(Sent::All);
     }
-    sent
+    if taken.count < taken.offered {
+        // What stays may stay for long: it should not hold blocks that it hardly uses.
+        output.compact();
+        return Ok(Sent::Short);
+    }
+    Ok(Sent::Offered)
 }
 
-fn send_slices(socket: &Socket, output: &EvBuffer, share: usize) -> io::Result<Sent> {
+/// What one system call took of what it was offered, in bytes.
+struct Taken {
+    count: usize,
+    offered: usize,
+}
+
+fn send_slices(socket: &Socket, output: &EvBuffer, share: usize) -> io::Result<Taken> {
     let first = output.chunk();
     if first.len() == output.len() || first.len() >= share {
         let offered = &first[..first.len().min(share)];
         let count = again(count_send, || socket.send_with_flags(offered, SEND_FLAGS))?;
-        return Ok(Sent {
+        return Ok(Taken {
             count,
-            short: count < offered.len(),
+            offered: offered.len(),
         });
     }
     let mut slices = [IoSlice::new(&[]); SLICES];
@@ -158,14 +186,11 @@ fn send_slices(socket: &Socket, output: &EvBuffer, share: usize) -> io::Result<S
     let count = again(count_send, || {
         socket.send_vectored_with_flags(&slices[..used], SEND_FLAGS)
     })?;
-    Ok(Sent {
-        count,
-        short: count < offered,
-    })
+    Ok(Taken { count, offered })
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn send_file(socket: &Socket, region: &FileRegion, share: usize) -> io::Result<Sent> {
+fn send_file(socket: &Socket, region: &FileRegion, share: usize) -> io::Result<Taken> {
     let offered = region.len().min(share);
     let offset = usize::try_from(region.offset()).map_err(io::Error::other)?;
     let length = NonZeroUsize::new(offered);
@@ -176,15 +201,12 @@ fn send_file(socket: &Socket, region: &FileRegion, share: usize) -> io::Result<S
         let why = "the file is shorter than the range that was to be sent of it";
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
     }
-    Ok(Sent {
-        count,
-        short: count < offered,
-    })
+    Ok(Taken { count, offered })
 }
 
 /// Without a system call for it: a block of the file at a time, by a positioned read.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn send_file(socket: &Socket, region: &FileRegion, share: usize) -> io::Result<Sent> {
+fn send_file(socket: &Socket, region: &FileRegion, share: usize) -> io::Result<Taken> {
     let _ = NonZeroUsize::MIN;
     let mut block = Pool::new(0)
         .take()
@@ -200,8 +222,5 @@ fn send_file(socket: &Socket, region: &FileRegion, share: usize) -> io::Result<S
     let count = again(count_send, || {
         socket.send_with_flags(&block[..offered], SEND_FLAGS)
     })?;
-    Ok(Sent {
-        count,
-        short: count < offered,
-    })
+    Ok(Taken { count, offered })
 }

@@ -146,12 +146,19 @@ impl Own {
     }
 }
 
+impl Own {
+    /// Gives the storage to the next small segment, if it is of that size and is wanted. Then this segment has none, and is not to
+    /// be looked at any more.
+    #[inline]
+    pub(crate) fn give_storage(&mut self) -> bool {
+        self.bytes.capacity() == SPARE_CAPACITY && spare::give(&mut self.bytes)
+    }
+}
+
 impl Drop for Own {
     #[inline]
     fn drop(&mut self) {
-        if self.bytes.capacity() == SPARE_CAPACITY {
-            spare::give(std::mem::take(&mut self.bytes));
-        }
+        self.give_storage();
     }
 }
 

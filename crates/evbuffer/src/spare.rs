@@ -8,6 +8,7 @@
 //! - A piece is given back to the thread that drops it, and is empty then: no byte of one user is seen by the next.
 
 use std::cell::RefCell;
+use std::mem;
 
 use crate::error::Error;
 use crate::pool::storage;
@@ -32,18 +33,22 @@ pub(crate) fn take(during: &'static str) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// Keeps `bytes` for the next taker of this thread, or frees them.
+/// Keeps `bytes` for the next taker of this thread, and leaves an empty vector; or leaves them where they are and answers `false`.
 #[inline]
-pub(crate) fn give(mut bytes: Vec<u8>) {
-    bytes.clear();
-    // Freed by the closure's drop where it cannot be kept.
-    let _ = SPARES.try_with(move |spares| {
+pub(crate) fn give(bytes: &mut Vec<u8>) -> bool {
+    let kept = SPARES.try_with(|spares| {
         let mut spares = spares.borrow_mut();
-        let kept = spares.len();
-        if kept < MAX_SPARES && (kept < spares.capacity() || spares.try_reserve(1).is_ok()) {
-            spares.push(bytes);
+        let count = spares.len();
+        let keeps =
+            count < MAX_SPARES && (count < spares.capacity() || spares.try_reserve(1).is_ok());
+        if keeps {
+            bytes.clear();
+            spares.push(mem::take(bytes));
         }
+        keeps
     });
+    // At the end of a thread there is nobody to keep anything for.
+    kept.unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -55,15 +60,16 @@ mod tests {
         let mut bytes = take("test").unwrap();
         bytes.extend_from_slice(b"secret");
         let place = bytes.as_ptr();
-        give(bytes);
+        give(&mut bytes);
         let again = take("test").unwrap();
         assert_eq!((again.as_ptr(), again.len()), (place, 0));
     }
 
     #[test]
     fn a_thread_keeps_few() {
-        let taken: Vec<_> = (0..2 * MAX_SPARES).map(|_| take("test").unwrap()).collect();
-        taken.into_iter().for_each(give);
+        let mut taken: Vec<_> = (0..2 * MAX_SPARES).map(|_| take("test").unwrap()).collect();
+        let kept: Vec<_> = taken.iter_mut().map(give).collect();
+        assert_eq!(kept.iter().filter(|kept| **kept).count(), MAX_SPARES);
         assert_eq!(SPARES.with(|spares| spares.borrow().len()), MAX_SPARES);
     }
 }
