@@ -13,8 +13,6 @@
 
 mod ask;
 
-mod ask;
-
 use std::cell::{Cell, RefCell};
 
 use evbuffer::EvBuffer;
@@ -620,11 +618,7 @@ impl<'a> Context<'a> {
 
     /// There is a transport now, connected; nobody is told.
     pub fn connected_quietly(&mut self) {
-        self.with(|core| {
-            let node = core.node(self.index);
-            node.link = Link::Open;
-            node.flags.remove(Flags::START_WRITER);
-        });
+        self.with(|core| core.connected_quietly(self.index));
     }
 
     /// Takes all that waits in the own output: for whoever is to send it by other means.
@@ -666,6 +660,10 @@ impl<'a> Context<'a> {
     pub fn set_wants(&mut self, read: bool, write: bool) {
         self.with(|core| {
             let node = core.node(self.index);
+            if read && !node.flags.contains(Flags::WANTS_READ) {
+                // What the layer has within may do, though nothing below is to be read.
+                node.flags.remove(Flags::DRY);
+            }
             node.flags.remove(Flags::WANTS_READ);
             node.flags.remove(Flags::WANTS_WRITE);
             if read {

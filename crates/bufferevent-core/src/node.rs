@@ -165,6 +165,8 @@ set! {
         END_ARRIVED = 1 << 17;
         /// The handler was told of the end of the input.
         END_TOLD = 1 << 18;
+        /// The end of the output is this layer's alone: what is below goes on.
+        ENDS_ALONE = 1 << 19;
         /// What has a bufferevent freed that still has users.
         ENDS_LIFE = (1 << 8) | (1 << 9) | (1 << 16);
     }
@@ -297,7 +299,10 @@ impl Node {
     ) -> Option<Box<dyn Handler + Send>> {
         match std::mem::replace(&mut self.handling, Handling::Idle) {
             Handling::Replaced => handler,
-            Handling::Idle | Handling::Running => std::mem::replace(&mut self.handler, handler),
+            Handling::Idle | Handling::Running => {
+                self.handler = handler;
+                None
+            }
         }
     }
 
@@ -400,6 +405,17 @@ impl Node {
                 (owes && self.gives()) || self.flags.contains(Flags::WANTS_WRITE)
             }
             End::Done | End::Failed => false,
+        }
+    }
+
+    /// Whether bytes or an end have yet to leave, also such as only a layer knows of.
+    pub(crate) fn owes(&self) -> bool {
+        let within = Flags::OWES_FLUSH.union(Flags::WANTS_WRITE);
+        match self.write_end {
+            End::Open => !self.output.is_empty() || self.flags.intersects(within),
+            End::Wanted => true,
+            End::Done => !self.output.is_empty(),
+            End::Failed => false,
         }
     }
 

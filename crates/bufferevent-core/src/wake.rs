@@ -249,8 +249,22 @@ impl Core {
         if count == 0 {
             return;
         }
-        let node = self.node(index);
+        let node = self.nodes.node(index);
         node.bytes_written += count as u64;
+        let quiet = node.is_plain()
+            && node.write_end == End::Open
+            && !node.heard.contains(Pending::WRITE)
+            && !node.crosses_mark()
+            && !node.may_end();
+        if !(quiet && self.nodes.is_lone()) {
+            self.tell_lost_output(index);
+        }
+    }
+
+    /// Bytes left an output, and somebody may want to know.
+    #[inline(never)]
+    fn tell_lost_output(&mut self, index: Index) {
+        let node = self.node(index);
         let above = node.above;
         let empty = node.output.is_empty();
         let wanted = node.write_end == End::Wanted;
@@ -267,13 +281,23 @@ impl Core {
         if above != NONE {
             self.queue_push(above);
         } else if tells {
-            self.tell(index, Pending::WRITE);
+            self.tell_written(index);
         }
         if empty && wanted {
             self.queue_push(index);
         }
         if empty && (may_end || !self.nodes.is_lone()) {
             self.emptied_output(index);
+        }
+    }
+
+    /// Tells that enough was written: not before there is a connection, which a layer need not wait for to pass bytes down.
+    fn tell_written(&mut self, index: Index) {
+        let node = self.node(index);
+        if node.below != NONE && node.link != Link::Open {
+            node.flags.insert(Flags::START_WRITER);
+        } else {
+            self.tell(index, Pending::WRITE);
         }
     }
 
@@ -376,6 +400,26 @@ impl Core {
         }
     }
 
+    /// There is a transport now, connected, and nobody asked to be told: the layers on it stand as well, up to one that
+    /// has a handshake of its own.
+    pub(crate) fn connected_quietly(&mut self, index: Index) {
+        let mut index = index;
+        loop {
+            let node = self.node(index);
+            node.link = Link::Open;
+            let starts = node.flags.contains(Flags::START_WRITER);
+            node.flags.remove(Flags::START_WRITER);
+            let (above, below) = (node.above, node.below);
+            if starts && above == NONE && below != NONE {
+                self.tell(index, Pending::WRITE);
+            }
+            match self.get(above).map(|node| node.link) {
+                Some(Link::Idle) => index = above,
+                Some(Link::Connecting | Link::Open) | None => return,
+            }
+        }
+    }
+
     /// The input has ended behind its last byte: cleanly, or by `error`.
     pub(crate) fn ended_input(&mut self, index: Index, error: Option<Error>) {
         let node = self.node(index);
@@ -411,7 +455,9 @@ impl Core {
         }
         node.write_end = End::Done;
         let below = node.below;
-        if below == NONE {
+        if node.flags.contains(Flags::ENDS_ALONE) {
+            self.tell(index, Pending::WRITTEN);
+        } else if below == NONE {
             self.all_written(index);
         } else {
             self.want_end(below);
@@ -421,9 +467,19 @@ impl Core {
     /// The output is to end behind its last byte.
     pub(crate) fn want_end(&mut self, index: Index) {
         let node = self.node(index);
-        if node.write_end == End::Open {
-            node.write_end = End::Wanted;
-            self.queue_push(index);
+        let alone = node.flags.contains(Flags::ENDS_ALONE);
+        // Who ended a layer alone, and now wants the whole stack to end.
+        node.flags.remove(Flags::ENDS_ALONE);
+        match node.write_end {
+            End::Open => {
+                node.write_end = End::Wanted;
+                self.queue_push(index);
+            }
+            End::Done if alone => {
+                let below = node.below;
+                self.want_end(below);
+            }
+            End::Wanted | End::Done | End::Failed => {}
         }
     }
 

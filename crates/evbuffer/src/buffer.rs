@@ -149,7 +149,11 @@ impl EvBuffer {
                     storage(data.len(), "append")?
                 };
                 bytes.extend_from_slice(data);
-                self.head = Segment::Own(Own::from_vec(bytes));
+                // An empty head has nothing that would have to be dropped.
+                mem::forget(mem::replace(
+                    &mut self.head,
+                    Segment::Own(Own::from_vec(bytes)),
+                ));
                 self.len = data.len();
                 Ok(())
             }
