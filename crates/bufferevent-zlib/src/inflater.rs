@@ -22,9 +22,13 @@ use crate::settings::{Builder, Format, Members};
 use crate::source;
 use crate::stats::Volume;
 
-/// The least and the most room in bytes that the codec is given at a time. The most bounds what a ratio can be overstepped by.
+/// The least and the most room in bytes that the codec is given at a time. Every piece costs it a copy of its window, so long ones pay: 16 KiB
+/// ran at 0.70 of the bare codec, 256 KiB at 0.96. The most is also what a ratio can be overstepped by.
 const LEAST_PIECE: usize = 512;
-const MOST_PIECE: usize = 16 * 1024;
+const MOST_PIECE: usize = 256 * 1024;
+
+/// Room in bytes above which it is memory of its own, and not room behind the last byte of the sink.
+const OWN_SEGMENT: usize = 4 * 1024;
 
 /// Plain bytes for which room is reserved for each compressed one at first. If they fill it, the next piece is twice as long.
 const LIKELY_RATIO: usize = 4;
@@ -379,26 +383,47 @@ fn inflate(
     at_most: usize,
 ) -> Option<Done> {
     let (taken_before, given_before) = (codec.total_in(), codec.total_out());
-    let work = |room: &mut [u8]| {
-        let status = codec.decompress(chunk, room, FlushDecompress::None);
-        let given = (codec.total_out() - given_before) as usize;
+    let at_most = at_most.min(sink.room());
+    let (status, given, room) = if at_most > OWN_SEGMENT {
+        // Memory of its own, which nobody has to zero first, and which becomes the segment.
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(at_most).ok()?;
+        let status = codec.decompress_vec(chunk, &mut bytes, FlushDecompress::None);
         if let Some(crc) = crc {
-            crc.update(&room[..given]);
+            crc.update(&bytes);
         }
-        let done = Done {
-            status,
-            taken: (codec.total_in() - taken_before) as usize,
-            given,
-            room: if given == room.len() {
-                Room::Filled
-            } else {
-                Room::Left
-            },
+        let (given, room) = (bytes.len(), bytes.capacity());
+        let kept = if given < room / 4 {
+            sink.append_slice(&bytes)
+        } else {
+            sink.append_from(&mut bytes.into())
         };
-        (given, done)
+        if kept < given {
+            return None;
+        }
+        (status, given, room)
+    } else {
+        let work = |room: &mut [u8]| {
+            let status = codec.decompress(chunk, room, FlushDecompress::None);
+            let given = (codec.total_out() - given_before) as usize;
+            if let Some(crc) = crc {
+                crc.update(&room[..given]);
+            }
+            (given, (status, given, room.len()))
+        };
+        match at_most {
+            0 => work(&mut [0]).1,
+            _ => sink.fill(at_most, work)?,
+        }
     };
-    match at_most {
-        0 => Some(work(&mut [0]).1),
-        _ => sink.fill(at_most, work),
-    }
+    Some(Done {
+        status,
+        taken: (codec.total_in() - taken_before) as usize,
+        given,
+        room: if given == room {
+            Room::Filled
+        } else {
+            Room::Left
+        },
+    })
 }

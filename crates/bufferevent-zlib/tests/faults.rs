@@ -17,7 +17,7 @@ use evbuffer::EvBuffer;
 const MIB: u64 = 1 << 20;
 
 /// The most that the guard's ratio is overstepped by: one piece of the codec's.
-const PIECE: u64 = 16 * 1024;
+const PIECE: u64 = 256 * 1024;
 
 fn cause(error: &Error) -> Option<&Cause> {
     error.source()?.downcast_ref()
@@ -55,7 +55,7 @@ fn explode(reader: &mut Zlib, zeros: &[u8], most: u64) -> Result<(), Error> {
             let mut sink = Sink::new(&mut out, 64 * 1024);
             let verdict = reader.input(&mut source, &mut sink, Mode::Normal);
             assert!(
-                out.len() <= 64 * 1024 && out.memory() <= 256 * 1024,
+                out.len() <= 64 * 1024 && out.memory() <= 128 * 1024,
                 "{}",
                 out.memory()
             );

@@ -245,7 +245,7 @@ fn empty_blocks_are_neither_written_nor_minded() {
                 let mut out = EvBuffer::new();
                 let mut source = EvBuffer::from(&plain[..]);
                 let limit = limit.max(1);
-                run(
+                let _ = run(
                     &mut writer,
                     Side::Output,
                     &mut source,
@@ -356,7 +356,7 @@ fn files_and_shared_bytes_are_compressed_like_any_other() {
         .unwrap();
     source.append_slice(b"the end").unwrap();
     let (mut writer, mut out) = (Zlib::default(), EvBuffer::new());
-    run(
+    let _ = run(
         &mut writer,
         Side::Output,
         &mut source,
