@@ -144,7 +144,7 @@ impl Core {
     }
 
     /// `count` bytes came into the input.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn gained_input(&mut self, index: Index, count: usize) {
         if count == 0 {
             return;

@@ -135,26 +135,26 @@ impl EvBuffer {
     #[doc(alias = "evbuffer_add")]
     #[inline]
     pub fn append_slice(&mut self, data: &[u8]) -> Result<(), Error> {
+        if self.is_bare() && !data.is_empty() {
+            let mut bytes = if data.len() <= FIRST_CAPACITY {
+                spare::take("append")?
+            } else {
+                storage(data.len(), "append")?
+            };
+            bytes.extend_from_slice(data);
+            // An empty head has nothing that would have to be dropped.
+            mem::forget(mem::replace(
+                &mut self.head,
+                Segment::Own(Own::from_vec(bytes)),
+            ));
+            self.len = data.len();
+            return Ok(());
+        }
         // Own storage of one segment is shorter than `MAX_LEN`, whatever is added within its room.
         match (&mut self.head, &mut self.rest) {
             (Segment::Own(own), None) if data.len() <= own.room() => {
                 own.push(data);
                 self.len += data.len();
-                Ok(())
-            }
-            (Segment::Empty, None) if !data.is_empty() => {
-                let mut bytes = if data.len() <= FIRST_CAPACITY {
-                    spare::take("append")?
-                } else {
-                    storage(data.len(), "append")?
-                };
-                bytes.extend_from_slice(data);
-                // An empty head has nothing that would have to be dropped.
-                mem::forget(mem::replace(
-                    &mut self.head,
-                    Segment::Own(Own::from_vec(bytes)),
-                ));
-                self.len = data.len();
                 Ok(())
             }
             (Segment::Own(_), Some(rest)) if rest.extras.is_none() => {
