@@ -281,6 +281,8 @@ impl Bev {
     /// [`Kind::Freed`], [`Kind::WrongThread`].
     pub fn free_when_written(&self) -> Result<(), Error> {
         self.on("free_when_written", |core, index| {
+            // What a layer holds back is output too.
+            core.owe_flush(index);
             core.mark(index, Flags::FREE_WHEN_WRITTEN);
             core.maybe_reap(index);
             Ok(())

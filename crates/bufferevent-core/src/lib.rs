@@ -70,6 +70,7 @@ mod pump;
 mod set;
 mod settings;
 mod stack;
+mod surgery;
 mod timers;
 mod wake;
 mod watermark;
@@ -87,4 +88,5 @@ pub use handler::{
 pub use layer::{Bufferevent, Step};
 pub use options::{Flushed, Mode, Options, TriggerOptions};
 pub use stack::LayerRef;
+pub use surgery::TornOff;
 pub use watermark::Watermark;

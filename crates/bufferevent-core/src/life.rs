@@ -237,8 +237,7 @@ impl Core {
     /// Whether all output of the stack below and including `index` is out, or can never be.
     fn all_sent(&self, mut index: Index) -> bool {
         while let Some(node) = self.get(index) {
-            let owes = !node.output.is_empty() || node.write_end == End::Wanted;
-            if owes && node.write_end != End::Failed {
+            if node.owes() {
                 return false;
             }
             index = node.below;
@@ -267,10 +266,7 @@ impl Core {
         }
         let mut index = top;
         while let Some(node) = self.get(index) {
-            let owes = !node.output.is_empty() || node.write_end == End::Wanted;
-            if node.link == Link::Connecting
-                || (owes && node.gives() && node.write_end != End::Failed)
-            {
+            if node.link == Link::Connecting || (node.owes() && node.gives()) {
                 return true;
             }
             index = node.below;

@@ -57,13 +57,17 @@ impl Bev {
     ///
     /// # Errors
     /// [`Kind::Misuse`] for a THREADSAFE layer over a confined bufferevent; [`Kind::Covered`] if there is a layer on it;
-    /// [`Kind::Freed`], [`Kind::WrongThread`].
+    /// [`Kind::Ended`] if nothing can be written to it any more; [`Kind::Freed`], [`Kind::WrongThread`].
     #[doc(alias = "bufferevent_filter_new")]
     pub fn over(&self, options: Options, layer: impl Bufferevent) -> Result<Self, Error> {
         if options.contains(Options::THREADSAFE) && !self.0.domain.threadsafe() {
             return Err(Error::new(Kind::Misuse, layer.name(), "over"));
         }
-        self.own("over", |_, _| Ok(()))?;
+        let name = layer.name();
+        self.own("over", |core, index| match core.node(index).write_end {
+            End::Open => Ok(()),
+            End::Wanted | End::Done | End::Failed => Err(Error::new(Kind::Ended, name, "over")),
+        })?;
         Self::place(
             self.0.domain.clone(),
             options,
