@@ -11,16 +11,16 @@ use bufferevent_testkit::{Loop, spec};
 use evbuffer::EvBuffer;
 use support::{Greeting, Hoarder, contents, listen, pass};
 
-fn doubled(events: &Loop) -> (Bev, Bev) {
-    let (near, far) = pair(events).unwrap();
-    (near, far)
+fn joined() -> (Loop, Bev, Bev) {
+    let events = Loop::new();
+    let (near, far) = pair(&events).unwrap();
+    (events, near, far)
 }
 
 #[test]
 fn a_filter_sees_source_room_and_mode_and_its_verdicts_are_heard() {
     spec!(F1);
-    let events = Loop::new();
-    let (near, far) = doubled(&events);
+    let (events, near, far) = joined();
     let mut modes = Vec::new();
     let (tell, told) = std::sync::mpsc::channel();
     let top = near
@@ -49,8 +49,7 @@ fn a_filter_sees_source_room_and_mode_and_its_verdicts_are_heard() {
 #[test]
 fn what_is_held_for_want_of_room_comes_when_there_is_room_and_nothing_else() {
     spec!(F3);
-    let events = Loop::new();
-    let (near, far) = doubled(&events);
+    let (events, near, far) = joined();
     // It takes all there is at once, and gives what fits.
     let top = near.filter(Options::EMPTY, Hoarder::default()).unwrap();
     top.set_read_watermark(0, 10).unwrap();
@@ -70,8 +69,7 @@ fn what_is_held_for_want_of_room_comes_when_there_is_room_and_nothing_else() {
 #[test]
 fn what_is_held_on_the_way_out_leaves_as_the_peer_takes() {
     spec!(F3);
-    let events = Loop::new();
-    let (near, far) = doubled(&events);
+    let (events, near, far) = joined();
     let top = near.filter(Options::EMPTY, Hoarder::default()).unwrap();
     near.set_write_watermark(0, 16).unwrap();
     far.set_read_watermark(0, 8).unwrap();
@@ -92,8 +90,7 @@ fn what_is_held_on_the_way_out_leaves_as_the_peer_takes() {
 #[test]
 fn what_is_held_stays_while_writing_is_disabled() {
     spec!(G2);
-    let events = Loop::new();
-    let (near, far) = doubled(&events);
+    let (events, near, far) = joined();
     let top = near.filter(Options::EMPTY, Hoarder::default()).unwrap();
     near.set_write_watermark(0, 16).unwrap();
     far.enable(READ).unwrap();
@@ -113,8 +110,7 @@ fn what_is_held_stays_while_writing_is_disabled() {
 fn a_finish_empties_the_filter_into_a_blocked_peer_bit_by_bit() {
     spec!(G6);
     bufferevent_testkit::fault!(F68);
-    let events = Loop::new();
-    let (near, far) = doubled(&events);
+    let (events, near, far) = joined();
     let top = near.filter(Options::EMPTY, Hoarder::patient()).unwrap();
     let heard = listen(&far);
     let told = listen(&top);
@@ -149,8 +145,7 @@ fn a_finish_empties_the_filter_into_a_blocked_peer_bit_by_bit() {
 #[test]
 fn a_flush_brings_out_what_a_filter_holds_back() {
     spec!(G6);
-    let events = Loop::new();
-    let (near, far) = doubled(&events);
+    let (events, near, far) = joined();
     let top = near
         .filter(Options::EMPTY, Hoarder::patient())
         .unwrap()
@@ -180,8 +175,7 @@ fn a_flush_brings_out_what_a_filter_holds_back() {
 #[test]
 fn a_flush_reads_past_the_mark_and_out_of_the_filter() {
     spec!(G6);
-    let events = Loop::new();
-    let (near, far) = doubled(&events);
+    let (events, near, far) = joined();
     let top = near.filter(Options::EMPTY, Hoarder::default()).unwrap();
     top.set_read_watermark(0, 2).unwrap();
     top.enable(READ).unwrap();
@@ -210,8 +204,7 @@ fn squeamish(source: &mut EvBuffer, sink: &mut Sink<'_>, mode: Mode) -> Result<V
 #[test]
 fn an_error_of_the_input_side_comes_behind_the_bytes_before_it() {
     spec!(F4);
-    let events = Loop::new();
-    let (near, far) = doubled(&events);
+    let (events, near, far) = joined();
     let top = near
         .filter(Options::EMPTY, from_fn("squeamish", squeamish, pass))
         .unwrap();
@@ -238,8 +231,7 @@ fn an_error_of_the_input_side_comes_behind_the_bytes_before_it() {
 #[test]
 fn an_error_of_the_output_side_is_told_too() {
     spec!(F4);
-    let events = Loop::new();
-    let (near, far) = doubled(&events);
+    let (events, near, far) = joined();
     let top = near
         .filter(Options::EMPTY, from_fn("squeamish", pass, squeamish))
         .unwrap();
@@ -270,8 +262,7 @@ fn sentence(source: &mut EvBuffer, sink: &mut Sink<'_>, _: Mode) -> Result<Verdi
 #[test]
 fn an_end_of_the_input_side_is_an_eof_and_leaves_the_rest_below() {
     spec!(F1);
-    let events = Loop::new();
-    let (near, far) = doubled(&events);
+    let (events, near, far) = joined();
     let top = near
         .filter(Options::EMPTY, from_fn("sentence", sentence, pass))
         .unwrap();
@@ -288,8 +279,7 @@ fn an_end_of_the_input_side_is_an_eof_and_leaves_the_rest_below() {
 #[test]
 fn the_end_below_reaches_the_filter_with_its_last_bytes() {
     spec!(F1);
-    let events = Loop::new();
-    let (near, far) = doubled(&events);
+    let (events, near, far) = joined();
     // Needs pairs of bytes; half of one at the end is an error.
     let pairs = |source: &mut EvBuffer, sink: &mut Sink<'_>, mode: Mode| {
         while source.len() >= 2 && sink.room() > 0 {
@@ -319,8 +309,7 @@ fn the_end_below_reaches_the_filter_with_its_last_bytes() {
 #[test]
 fn a_handshake_completes_while_reading_is_disabled_and_before_any_byte_of_the_users() {
     spec!(F1);
-    let events = Loop::new();
-    let (near, far) = doubled(&events);
+    let (events, near, far) = joined();
     let near = near.filter(Options::EMPTY, Greeting::new()).unwrap();
     // One that stands above it and does not read, either.
     let top = near.filter(Options::EMPTY, Identity).unwrap();
@@ -338,8 +327,7 @@ fn a_handshake_completes_while_reading_is_disabled_and_before_any_byte_of_the_us
 #[test]
 fn an_end_within_a_handshake_is_a_failed_connection() {
     spec!(F4);
-    let events = Loop::new();
-    let (near, far) = doubled(&events);
+    let (events, near, far) = joined();
     let top = near.filter(Options::EMPTY, Greeting::new()).unwrap();
     let heard = listen(&top);
     far.free().unwrap();
@@ -393,8 +381,7 @@ impl Filter for Alerting {
 #[test]
 fn an_alert_goes_out_though_the_handler_frees_all_on_the_error() {
     spec!(F4);
-    let events = Loop::new();
-    let (near, far) = doubled(&events);
+    let (events, near, far) = joined();
     let top = near
         .filter(Options::CLOSE_ON_FREE, Alerting::default())
         .unwrap();
@@ -465,8 +452,7 @@ impl Filter for Liar {
 #[test]
 fn a_filter_that_lies_does_not_spin() {
     spec!(F3);
-    let events = Loop::new();
-    let (near, far) = doubled(&events);
+    let (events, near, far) = joined();
     let top = near.filter(Options::EMPTY, Liar::default()).unwrap();
     top.enable(READ).unwrap();
     far.enable(READ).unwrap();
@@ -488,8 +474,7 @@ fn a_filter_that_lies_does_not_spin() {
 #[test]
 fn a_filter_is_cut_short_at_the_limit() {
     spec!(F2);
-    let events = Loop::new();
-    let (near, far) = doubled(&events);
+    let (events, near, far) = joined();
     // Adds what it likes; a byte of the source stands for a hundred.
     let greedy = |source: &mut EvBuffer, sink: &mut Sink<'_>, _: Mode| {
         while !source.is_empty() {
@@ -514,8 +499,7 @@ fn a_filter_is_cut_short_at_the_limit() {
 #[test]
 fn a_filter_is_found_from_the_top_by_its_type() {
     spec!(A5);
-    let events = Loop::new();
-    let (near, _far) = doubled(&events);
+    let (_events, near, _far) = joined();
     let top = near
         .filter(Options::EMPTY, Liar::default())
         .unwrap()
@@ -534,8 +518,7 @@ fn a_filter_is_found_from_the_top_by_its_type() {
 #[test]
 fn a_panic_in_a_filter_frees_it_and_nothing_else() {
     spec!(F4);
-    let events = Loop::new();
-    let (near, far) = doubled(&events);
+    let (events, near, far) = joined();
     let bad = |_: &mut EvBuffer, _: &mut Sink<'_>, _: Mode| -> Result<Verdict, Error> {
         panic!("on purpose")
     };
@@ -549,4 +532,163 @@ fn a_panic_in_a_filter_frees_it_and_nothing_else() {
     near.enable(READ).unwrap();
     events.run();
     assert_eq!(contents(&near), b"kept");
+}
+
+#[test]
+fn what_a_filter_holds_is_sent_before_it_is_freed_when_written() {
+    spec!(G8);
+    let (events, near, far) = joined();
+    let top = near
+        .filter(Options::CLOSE_ON_FREE, Hoarder::patient())
+        .unwrap();
+    far.set_read_watermark(0, 3).unwrap();
+    near.set_write_watermark(0, 3).unwrap();
+    far.enable(READ).unwrap();
+    top.write(b"held back").unwrap();
+    events.run();
+    top.free_when_written().unwrap();
+    let mut all = Vec::new();
+    for _ in 0..9 {
+        events.run();
+        all.extend(contents(&far));
+    }
+    assert_eq!(all, b"held back");
+    assert!(top.is_freed() && near.is_freed());
+}
+
+#[test]
+fn a_graceful_close_empties_the_filter_first() {
+    spec!(G8);
+    let (events, near, far) = joined();
+    let top = near
+        .filter(Options::CLOSE_ON_FREE, Hoarder::patient())
+        .unwrap();
+    let (heard, told) = (listen(&far), listen(&top));
+    far.enable(READ).unwrap();
+    far.set_read_watermark(0, 4).unwrap();
+    top.write(b"goodbye, and thank you").unwrap();
+    top.close(std::time::Duration::from_secs(10)).unwrap();
+    let mut all = Vec::new();
+    for _ in 0..9 {
+        events.run();
+        all.extend(contents(&far));
+    }
+    assert_eq!(all, b"goodbye, and thank you");
+    assert_eq!(heard.lock().unwrap().ends, ["eof"]);
+    assert_eq!(told.lock().unwrap().ends, ["written"]);
+    far.free().unwrap();
+    events.run();
+    assert!(top.is_freed());
+}
+
+#[test]
+fn a_flush_that_takes_many_calls_is_not_over_before_the_last() {
+    spec!(G6);
+    let (events, near, far) = joined();
+    let mut held = EvBuffer::new();
+    // One byte per call, and only under a flush.
+    let slow = move |source: &mut EvBuffer, sink: &mut Sink<'_>, mode: Mode| {
+        held.append(source).expect("a test has memory");
+        if mode == Mode::Normal || held.is_empty() {
+            return Ok(Verdict::NeedInput);
+        }
+        let mut byte = [0];
+        held.remove(&mut byte);
+        sink.append_slice(&byte);
+        Ok(Verdict::Progress)
+    };
+    let top = near
+        .filter(Options::EMPTY, from_fn("slow", pass, slow))
+        .unwrap();
+    far.enable(READ).unwrap();
+    top.write(&[7; 500]).unwrap();
+    events.run();
+    assert_eq!(far.input().len(), 0);
+    assert_eq!(
+        top.flush(Direction::Write, Mode::Flush).unwrap(),
+        Flushed::Some
+    );
+    events.run();
+    assert_eq!(far.input().len(), 500);
+}
+
+/// Gives up only when asked to write what it was given to read.
+#[derive(Default)]
+struct Mirror {
+    held: EvBuffer,
+    open: bool,
+}
+
+impl Filter for Mirror {
+    fn name(&self) -> &'static str {
+        "mirror"
+    }
+    fn input(
+        &mut self,
+        source: &mut EvBuffer,
+        sink: &mut Sink<'_>,
+        mode: Mode,
+    ) -> Result<Verdict, Error> {
+        self.held.append(source).expect("a test has memory");
+        if self.open {
+            pass(&mut self.held, sink, mode)
+        } else {
+            Ok(Verdict::NeedInput)
+        }
+    }
+    fn output(
+        &mut self,
+        source: &mut EvBuffer,
+        sink: &mut Sink<'_>,
+        mode: Mode,
+    ) -> Result<Verdict, Error> {
+        self.open |= !source.is_empty();
+        pass(source, sink, mode)
+    }
+    fn wants(&self) -> Wants {
+        Wants {
+            read: self.open && !self.held.is_empty(),
+            write: false,
+        }
+    }
+}
+
+#[test]
+fn one_side_may_make_work_for_the_other() {
+    spec!(F3);
+    let (events, near, far) = joined();
+    let top = near.filter(Options::EMPTY, Mirror::default()).unwrap();
+    top.enable(READ).unwrap();
+    far.write(b"image").unwrap();
+    events.run();
+    assert_eq!(top.input().len(), 0);
+    top.write(b"x").unwrap();
+    events.run();
+    assert_eq!(contents(&top), b"image");
+}
+
+#[test]
+fn a_filter_that_leaves_bytes_at_the_end_is_told_of() {
+    spec!(F4);
+    let (events, near, far) = joined();
+    // Takes pairs, and has no idea what to do with one.
+    let pairs = |source: &mut EvBuffer, sink: &mut Sink<'_>, _: Mode| {
+        let whole = source.len() / 2 * 2;
+        let mut two = [0; 2];
+        for _ in 0..whole / 2 {
+            source.remove(&mut two);
+            sink.append_slice(&two);
+        }
+        Ok(Verdict::NeedInput)
+    };
+    let top = near
+        .filter(Options::EMPTY, from_fn("pairs", pass, pairs))
+        .unwrap();
+    let heard = listen(&top);
+    far.enable(READ).unwrap();
+    top.write(b"abc").unwrap();
+    top.finish().unwrap();
+    events.run();
+    assert_eq!(contents(&far), b"ab");
+    assert_eq!(heard.lock().unwrap().ends, ["error pairs finish"]);
 }
