@@ -167,8 +167,6 @@ set! {
         END_TOLD = 1 << 18;
         /// The end of the output is this layer's alone: what is below goes on.
         ENDS_ALONE = 1 << 19;
-        /// The end of the output is this layer's alone: what is below goes on.
-        ENDS_ALONE = 1 << 19;
         /// What has a bufferevent freed that still has users.
         ENDS_LIFE = (1 << 8) | (1 << 9) | (1 << 16);
     }
@@ -407,17 +405,6 @@ impl Node {
                 (owes && self.gives()) || self.flags.contains(Flags::WANTS_WRITE)
             }
             End::Done | End::Failed => false,
-        }
-    }
-
-    /// Whether bytes or an end have yet to leave, also such as only a layer knows of.
-    pub(crate) fn owes(&self) -> bool {
-        let within = Flags::OWES_FLUSH.union(Flags::WANTS_WRITE);
-        match self.write_end {
-            End::Open => !self.output.is_empty() || self.flags.intersects(within),
-            End::Wanted => true,
-            End::Done => !self.output.is_empty(),
-            End::Failed => false,
         }
     }
 

@@ -301,16 +301,6 @@ impl Core {
         }
     }
 
-    /// Tells that enough was written: not before there is a connection, which a layer need not wait for to pass bytes down.
-    fn tell_written(&mut self, index: Index) {
-        let node = self.node(index);
-        if node.below != NONE && node.link != Link::Open {
-            node.flags.insert(Flags::START_WRITER);
-        } else {
-            self.tell(index, Pending::WRITE);
-        }
-    }
-
     /// The output crossed its high mark, in one way or the other: tells, once per crossing.
     pub(crate) fn check_pressure(&mut self, index: Index) {
         let node = self.node(index);
@@ -407,26 +397,6 @@ impl Core {
         }
         if (starts || !told) && self.node(index).interest.contains(Interest::WRITE) {
             self.tell(index, Pending::WRITE);
-        }
-    }
-
-    /// There is a transport now, connected, and nobody asked to be told: the layers on it stand as well, up to one that
-    /// has a handshake of its own.
-    pub(crate) fn connected_quietly(&mut self, index: Index) {
-        let mut index = index;
-        loop {
-            let node = self.node(index);
-            node.link = Link::Open;
-            let starts = node.flags.contains(Flags::START_WRITER);
-            node.flags.remove(Flags::START_WRITER);
-            let (above, below) = (node.above, node.below);
-            if starts && above == NONE && below != NONE {
-                self.tell(index, Pending::WRITE);
-            }
-            match self.get(above).map(|node| node.link) {
-                Some(Link::Idle) => index = above,
-                Some(Link::Connecting | Link::Open) | None => return,
-            }
         }
     }
 
