@@ -7,6 +7,10 @@ use bytes::Bytes;
 use evbuffer::EvBuffer;
 use std::io;
 
+/// Up to so many bytes room is lent from the stack and copied: that costs less than storage of its own, and a buffer has storage that
+/// was used before for what is appended so.
+const COPIED: usize = 512;
+
 /// The end of a buffer, with a limit on what may be added.
 #[derive(Debug)]
 pub struct Sink<'a> {
@@ -50,7 +54,7 @@ impl<'a> Sink<'a> {
 
     /// Lends at most `at_most` bytes of the room to `write`, and adds as many of them, from the front, as it says it has written.
     ///
-    /// The lent bytes are initialised and otherwise anything. `None`, and `write` has not run: there is no room, or no memory for it.
+    /// The lent bytes are initialised and otherwise anything. `None`: there is no room, or no memory; nothing was added.
     ///
     /// ```
     /// # use bufferevent_filter::Sink;
@@ -73,9 +77,15 @@ impl<'a> Sink<'a> {
         if lent == 0 {
             return None;
         }
+        // A count beyond what was lent is a filter that cannot be trusted, and is cut short like every other.
+        if lent <= COPIED {
+            let mut room = [0; COPIED];
+            let (written, answer) = write(&mut room[..lent]);
+            let written = written.min(lent);
+            return (self.append_slice(&room[..written]) == written).then_some(answer);
+        }
         let mut reservation = self.buffer.reserve(lent).ok()?;
         let (written, answer) = write(reservation.as_mut());
-        // A count beyond what was lent is a filter that cannot be trusted, and is cut short like every other.
         let written = written.min(lent);
         reservation.commit(written).ok()?;
         self.room -= written;
