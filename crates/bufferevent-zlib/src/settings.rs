@@ -132,15 +132,12 @@ impl Builder {
     }
 
     /// How hard to compress: 0 (not at all) to 9 (smallest and slowest).
-    #[doc(alias = "deflateInit")]
     pub fn level(mut self, level: u32) -> Self {
         self.level = level;
         self
     }
 
     /// What is done at the end of a burst of writes.
-    #[doc(alias = "Z_SYNC_FLUSH")]
-    #[doc(alias = "Z_FULL_FLUSH")]
     pub fn flush(mut self, policy: FlushPolicy) -> Self {
         self.flush = policy;
         self
@@ -154,14 +151,12 @@ impl Builder {
 
     /// The window that is compressed with, as the base-2 logarithm of its bytes: 9 to 15. A shorter one takes less memory on both
     /// sides and compresses less.
-    #[doc(alias = "deflateInit2")]
     pub fn output_window_bits(mut self, bits: u8) -> Self {
         self.output_window_bits = bits;
         self
     }
 
     /// The longest window that is accepted, as the base-2 logarithm of its bytes: 9 to 15. A stream that needs a longer one is an error.
-    #[doc(alias = "inflateInit2")]
     pub fn input_window_bits(mut self, bits: u8) -> Self {
         self.input_window_bits = bits;
         self
@@ -178,7 +173,6 @@ impl Builder {
     }
 
     /// As [`dictionary`](Self::dictionary), for what is written alone.
-    #[doc(alias = "deflateSetDictionary")]
     pub fn output_dictionary(mut self, bytes: &[u8]) -> Self {
         self.output_dictionary = Some(bytes.into());
         self
@@ -187,7 +181,6 @@ impl Builder {
     /// As [`dictionary`](Self::dictionary), for what is read alone.
     ///
     /// A zlib stream says whether it was made with one: it may have been made with none all the same. Raw deflate does not say.
-    #[doc(alias = "inflateSetDictionary")]
     pub fn input_dictionary(mut self, bytes: &[u8]) -> Self {
         self.input_dictionary = Some(bytes.into());
         self
