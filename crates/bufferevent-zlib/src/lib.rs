@@ -63,3 +63,8 @@ pub use settings::{
     Builder, DEFAULT_LEVEL, DEFAULT_MAX_RATIO, DEFAULT_RATIO_FREE, FlushPolicy, Format, Members,
 };
 pub use stats::{Volume, ZlibStats};
+
+/// The README's example is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
