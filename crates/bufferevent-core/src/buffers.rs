@@ -63,7 +63,9 @@ impl Input<'_> {
     #[doc(alias = "evbuffer_drain")]
     pub fn drain(&self, count: usize) -> Result<usize, Error> {
         let mut trash = EvBuffer::new();
-        self.shrink("drain", |input| Ok(input.drain_into(count, &mut trash)))
+        let drained = self.shrink("drain", |input| Ok(input.drain_into(count, &mut trash)));
+        trash.forget_empty();
+        drained
     }
 
     /// Takes bytes into `bytes`; returns how many.
@@ -73,10 +75,12 @@ impl Input<'_> {
     #[doc(alias = "evbuffer_remove")]
     pub fn remove(&self, bytes: &mut [u8]) -> Result<usize, Error> {
         let mut trash = EvBuffer::new();
-        self.shrink("read", |input| {
+        let removed = self.shrink("read", |input| {
             let count = input.copy_out(bytes);
             Ok(input.drain_into(count, &mut trash))
-        })
+        });
+        trash.forget_empty();
+        removed
     }
 
     /// Moves up to `count` bytes behind what `buffer` holds, without copying; returns how many.

@@ -13,7 +13,7 @@
 
 mod ask;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 
 use evbuffer::EvBuffer;
 use evreactor_core::{Moment, Phase};
@@ -22,7 +22,7 @@ use crate::core::Core;
 use crate::direction::{Direction, Directions, Reasons};
 use crate::domain::Call;
 use crate::error::Error;
-use crate::lent::{Lent, Side};
+use crate::lent::{Loan, Place, Side};
 use crate::node::{End, Flags, Index, Link, NONE, Node};
 use crate::options::Mode;
 
@@ -179,7 +179,10 @@ impl<'a> Context<'a> {
         if let Some(share) = self.share {
             return share.saturating_sub(self.moved.get());
         }
-        let core = self.cell.borrow();
+        self.room_in(&self.cell.borrow())
+    }
+
+    fn room_in(&self, core: &Core) -> usize {
         let Some(node) = core.find(self.index, self.generation) else {
             return 0;
         };
@@ -294,9 +297,13 @@ impl<'a> Context<'a> {
     /// Lends the input of the one below and the own input: for a layer to move bytes up. The closure also gets the
     /// room, and answers how many bytes it moved.
     pub fn lift(&mut self, up: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize) -> usize {
-        let room = self.room();
-        let below = self.read(|node| node.below).unwrap_or(NONE);
-        self.between(below, Side::Input, self.index, Side::Input, room, up)
+        let core = self.cell.borrow_mut();
+        let Some(node) = core.find(self.index, self.generation) else {
+            return 0;
+        };
+        let room = self.share.unwrap_or_else(|| self.room_in(&core));
+        let from = (node.below, Side::Input);
+        self.between(core, from, (self.index, Side::Input), room, up)
     }
 
     /// Lends the own output and the output of the one below: for a layer to move bytes down. The closure also gets the
@@ -308,160 +315,99 @@ impl<'a> Context<'a> {
         &mut self,
         down: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize,
     ) -> usize {
-        let state = self.read(|node| {
-            (
-                node.below,
-                node.gives(),
-                node.flags.contains(Flags::OWES_FLUSH),
-            )
-        });
-        let Some((below, gives, flushes)) = state else {
+        let mut core = self.cell.borrow_mut();
+        let Some(node) = core.find(self.index, self.generation) else {
             return 0;
         };
-        let room = match self.mode {
-            Mode::Flush => usize::MAX,
-            Mode::Normal | Mode::Finished if flushes => usize::MAX,
-            Mode::Normal | Mode::Finished => self.room_of_output(below),
+        let below = node.below;
+        let (gives, flushes) = (node.gives(), node.flags.contains(Flags::OWES_FLUSH));
+        let room = match (self.mode, core.get(below)) {
+            (_, None) => return 0,
+            (Mode::Normal | Mode::Finished, Some(below)) if !flushes => {
+                below.write_mark.room(below.output.len())
+            }
+            (Mode::Normal | Mode::Finished | Mode::Flush, Some(_)) => usize::MAX,
         };
+        let to = (below, Side::Output);
         if gives {
-            return self.between(self.index, Side::Output, below, Side::Output, room, down);
+            return self.between(core, (self.index, Side::Output), to, room, down);
         }
-        let lent = Lent::take(self.cell, &mut self.cell.borrow_mut(), below, Side::Output);
-        let Some(mut sink) = lent else { return 0 };
-        let moved = down(&mut EvBuffer::new(), &mut sink.buffer, room);
-        self.count(sink.gained());
-        moved
-    }
-
-    /// Whether a node throws away what comes in: it is being closed, and nobody wants to read.
-    fn discards(&self, index: Index) -> bool {
-        self.cell
-            .borrow()
-            .get(index)
-            .is_some_and(|node| node.flags.contains(Flags::DISCARD))
-    }
-
-    fn room_of_output(&self, index: Index) -> usize {
-        let core = self.cell.borrow();
-        core.get(index)
-            .map_or(0, |node| node.write_mark.room(node.output.len()))
-    }
-
-    /// Lends the own output and the input of `partner`, in the same domain: for one end of a pair to pass bytes to the
-    /// other. Nothing is lent, and 0 answered, while the partner takes nothing.
-    pub fn pass(
-        &mut self,
-        partner: NodeKey,
-        across: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize,
-    ) -> usize {
-        let room = {
-            let core = self.cell.borrow();
-            if core.find(partner.index, partner.generation).is_none() {
-                return 0;
-            }
-            // A flush goes past marks of its own side only.
-            core.room_of_input(partner.index, Mode::Normal)
-        };
-        let moved = self.pass_some(partner, room, across);
-        if self.output.as_ref().is_none_or(|output| !output.is_empty()) {
-            // The partner fetches the rest when it has room again.
-            let mut core = self.cell.borrow_mut();
-            if let Some(node) = core.find_mut(partner.index, partner.generation) {
-                node.flags.remove(Flags::DRY);
-            }
-        }
-        moved
-    }
-
-    fn pass_some(
-        &mut self,
-        partner: NodeKey,
-        room: usize,
-        across: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize,
-    ) -> usize {
-        if room == 0 {
+        let mut loan = Loan::new(self.cell);
+        if !loan.take(&mut core, None, to) {
             return 0;
         }
-        let Some(output) = self.output.take() else {
-            return self.between(
-                self.index,
-                Side::Output,
-                partner.index,
-                Side::Input,
-                room,
-                across,
-            );
-        };
-        let before = output.len();
-        let sink = {
-            let mut core = self.cell.borrow_mut();
-            Lent::take(self.cell, &mut core, partner.index, Side::Input)
-        };
-        let moved = sink.map_or(0, |mut sink| across(output, &mut sink.buffer, room));
-        self.count(before - output.len().min(before));
-        self.output = Some(output);
+        drop(core);
+        let (nothing, sink) = loan.buffers();
+        let moved = down(nothing, sink, room);
+        self.count(loan.moved());
         moved
     }
 
+    /// Lends two buffers, `core` being the domain's state, and runs `step` on them with nothing borrowed.
+    #[inline]
     fn between(
-        &mut self,
-        from: Index,
-        from_side: Side,
-        to: Index,
-        to_side: Side,
+        &self,
+        mut core: RefMut<'_, Core>,
+        from: Place,
+        to: Place,
         room: usize,
         step: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize,
     ) -> usize {
-        let mut core = self.cell.borrow_mut();
-        if core.find(self.index, self.generation).is_none() {
+        let mut loan = Loan::new(self.cell);
+        if !loan.take(&mut core, Some(from), to) {
             return 0;
         }
-        let source = Lent::take(self.cell, &mut core, from, from_side);
-        let sink = Lent::take(self.cell, &mut core, to, to_side);
-        // What was taken goes back by itself, once nothing is borrowed.
         drop(core);
-        let (Some(mut source), Some(mut sink)) = (source, sink) else {
-            return 0;
-        };
-        let moved = step(&mut source.buffer, &mut sink.buffer, room);
-        self.count(source.lost().max(sink.gained()));
-        if to_side == Side::Input && self.discards(to) {
-            sink.buffer.clear();
-        }
-        let mut core = self.cell.borrow_mut();
-        source.give_back(&mut core);
-        sink.give_back(&mut core);
+        let (source, sink) = loan.buffers();
+        let moved = step(source, sink, room);
+        self.count(loan.moved());
         moved
     }
 
-    /// Lends the output of `partner`, in the same domain, and the own input: for one end of a pair to fetch what the other
-    /// has to give. Nothing is lent, and 0 answered, while the partner may not give.
-    pub fn fetch(
-        &mut self,
-        partner: NodeKey,
-        across: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize,
-    ) -> usize {
-        let room = {
-            let core = self.cell.borrow();
-            let gives = core
-                .find(partner.index, partner.generation)
-                .is_some_and(|node| node.gives() && !node.output.is_empty());
-            if !gives {
-                return 0;
-            }
-            core.room_of_input(self.index, self.mode)
+    /// Moves the own output to the input of `partner`, in the same domain, as far as that takes it: for one end of a pair.
+    pub fn pass(&mut self, partner: NodeKey) -> usize {
+        let mut core = self.cell.borrow_mut();
+        let Some(node) = core.find(partner.index, partner.generation) else {
+            return 0;
         };
-        if room == 0 {
+        // A flush goes past marks of its own side only.
+        let discards = node.flags.contains(Flags::DISCARD);
+        let room = core.room_of_input(partner.index, Mode::Normal);
+        let Some(output) = &mut self.output else {
+            return 0;
+        };
+        if discards {
+            // What is thrown away may be the user's memory: dropped with nothing borrowed.
+            drop(core);
+            let moved = output.drain(room);
+            self.count(moved);
+            return moved;
+        }
+        let moved = core.arrive(partner.index, output, room);
+        if !output.is_empty() {
+            // The partner fetches the rest when it has room again.
+            core.node(partner.index).flags.remove(Flags::DRY);
+        }
+        self.moved.set(self.moved.get() + moved);
+        moved
+    }
+
+    /// Moves what `partner`, in the same domain, has to give to the own input: for one end of a pair.
+    pub fn fetch(&mut self, partner: NodeKey) -> usize {
+        let mut core = self.cell.borrow_mut();
+        let room = core.room_of_input(self.index, self.mode);
+        let Some(node) = core.find_mut(partner.index, partner.generation) else {
+            return 0;
+        };
+        if room == 0 || !node.gives() || node.flags.contains(Flags::OUTPUT_LENT) {
             return 0;
         }
-        self.between(
-            partner.index,
-            Side::Output,
-            self.index,
-            Side::Input,
-            room,
-            across,
-        )
+        let mut output = std::mem::take(&mut node.output);
+        let moved = core.arrive(self.index, &mut output, room);
+        output.swap_with(&mut core.node(partner.index).output);
+        core.lost_output(partner.index, moved);
+        self.count(moved);
+        moved
     }
 
     /// Tells `partner`, in the same domain, that this end has finished or gone: the end of its input, behind what is still in
@@ -683,6 +629,17 @@ impl<'a> Context<'a> {
 }
 
 impl Core {
+    /// Moves up to `room` bytes of `output` to a node's input.
+    #[inline]
+    fn arrive(&mut self, index: Index, output: &mut EvBuffer, room: usize) -> usize {
+        // A segment that would have to be split and cannot be, for want of memory, stays where it is.
+        let moved = output
+            .move_to(room, &mut self.nodes.node(index).input)
+            .unwrap_or(0);
+        self.gained_input(index, moved);
+        moved
+    }
+
     /// How many bytes a node's input takes from beside now.
     pub(crate) fn room_of_input(&self, index: Index, mode: Mode) -> usize {
         let Some(node) = self.get(index) else {

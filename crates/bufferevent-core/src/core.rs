@@ -196,12 +196,6 @@ impl Core {
         self.nodes.queue(index, step);
     }
 
-    /// Puts a step whose `queued` bit was just set behind the others.
-    #[inline]
-    pub(crate) fn order(&mut self, index: Index, step: Steps) {
-        self.nodes.order(index, step);
-    }
-
     /// The next step to take; its `queued` bit is cleared.
     #[inline]
     pub(crate) fn next_step(&mut self) -> Option<(Index, Steps)> {
@@ -369,11 +363,30 @@ impl Nodes {
 
     /// Puts a step whose `queued` bit was just set behind the others.
     #[inline]
-    pub(crate) fn order(&mut self, index: Index, step: Steps) {
-        if self.rare.is_some() {
-            let transport = self.node(index).below == NONE;
-            if let Some(rare) = &mut self.rare {
-                rare.queue(index, step, transport);
+    fn order(&mut self, index: Index, step: Steps) {
+        if step == Steps::PUSH && self.rare.is_some() && self.node(index).below == NONE {
+            self.order_late(index);
+        } else {
+            self.order_last(index, step);
+        }
+    }
+
+    /// As [`order`](Self::order), for what is not the push of a transport.
+    #[inline]
+    pub(crate) fn order_last(&mut self, index: Index, step: Steps) {
+        if let Some(rare) = &mut self.rare {
+            rare.work.push_back(Item::new(index, step));
+        }
+    }
+
+    /// As [`order`](Self::order), for the push of a transport.
+    #[inline]
+    pub(crate) fn order_late(&mut self, index: Index) {
+        if let Some(rare) = &mut self.rare {
+            if rare.late == NONE {
+                rare.late = index;
+            } else {
+                rare.work.push_back(Item::new(index, Steps::PUSH));
             }
         }
     }
@@ -407,16 +420,6 @@ impl Nodes {
                 node.queued.remove(step);
                 return Some((index, step));
             }
-        }
-    }
-}
-
-impl Rare {
-    fn queue(&mut self, index: Index, step: Steps, transport: bool) {
-        if transport && step == Steps::PUSH && self.late == NONE {
-            self.late = index;
-        } else {
-            self.work.push_back(Item::new(index, step));
         }
     }
 }

@@ -5,8 +5,10 @@
 //!   wake anybody.
 //! - The buffer comes back also when the borrower panics; if its node was freed meanwhile, it is dropped with nothing borrowed.
 //! - What arrived in the node meanwhile goes behind.
+//! - What comes into an input that throws everything away is dropped with nothing borrowed, before the buffer goes back.
 
 use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 
 use evbuffer::EvBuffer;
 
@@ -19,6 +21,9 @@ pub(crate) enum Side {
     Input,
     Output,
 }
+
+/// Which buffer, of which node.
+pub(crate) type Place = (Index, Side);
 
 impl Side {
     fn of(self, node: &mut Node) -> &mut EvBuffer {
@@ -36,87 +41,144 @@ impl Side {
     }
 }
 
-/// A buffer that is out of its node, and goes back when this is dropped.
-pub(crate) struct Lent<'a> {
-    cell: &'a RefCell<Core>,
-    index: Index,
+/// Where a lent buffer belongs, and what was in it.
+#[derive(Clone, Copy)]
+struct Home {
+    place: Place,
     generation: u32,
-    side: Side,
-    pub(crate) buffer: EvBuffer,
     before: usize,
-    /// It was given back already.
-    back: bool,
 }
 
-impl<'a> Lent<'a> {
-    pub(crate) fn take(
-        cell: &'a RefCell<Core>,
-        core: &mut Core,
-        index: Index,
-        side: Side,
-    ) -> Option<Self> {
-        let node = core.get_mut(index)?;
-        if node.flags.intersects(side.lent()) {
-            return None;
-        }
-        node.flags.insert(side.lent());
-        let buffer = std::mem::take(side.of(node));
-        let before = buffer.len();
-        Some(Self {
+/// Two buffers that are lent to somebody, and go back when this is dropped: one to take from, and one to add to.
+pub(crate) struct Loan<'a> {
+    cell: &'a RefCell<Core>,
+    /// `None`: there is nothing to take from, and an empty buffer stands for it.
+    from: Option<Home>,
+    /// `None`: nothing is lent.
+    to: Option<Home>,
+    /// What comes into the second is not wanted.
+    discards: bool,
+    source: ManuallyDrop<EvBuffer>,
+    sink: ManuallyDrop<EvBuffer>,
+}
+
+/// Marks a buffer as lent and says where it belongs; `None` if it is lent already, or its node gone.
+#[inline(always)]
+fn mark(core: &mut Core, place: Place) -> Option<Home> {
+    let (index, side) = place;
+    let node = core.nodes.get_mut(index)?;
+    if node.flags.intersects(side.lent()) {
+        return None;
+    }
+    node.flags.insert(side.lent());
+    Some(Home {
+        place,
+        generation: node.generation,
+        before: side.of(node).len(),
+    })
+}
+
+impl<'a> Loan<'a> {
+    /// A loan of nothing yet.
+    #[inline(always)]
+    pub(crate) fn new(cell: &'a RefCell<Core>) -> Self {
+        Self {
             cell,
-            index,
-            generation: node.generation,
-            side,
-            buffer,
-            before,
-            back: false,
-        })
-    }
-
-    pub(crate) fn gained(&self) -> usize {
-        self.buffer.len().saturating_sub(self.before)
-    }
-
-    pub(crate) fn lost(&self) -> usize {
-        self.before.saturating_sub(self.buffer.len())
-    }
-}
-
-impl Drop for Lent<'_> {
-    fn drop(&mut self) {
-        if !self.back {
-            let cell = self.cell;
-            self.give_back(&mut cell.borrow_mut());
+            from: None,
+            to: None,
+            discards: false,
+            source: ManuallyDrop::new(EvBuffer::new()),
+            sink: ManuallyDrop::new(EvBuffer::new()),
         }
     }
-}
 
-impl Lent<'_> {
-    /// Gives the buffer back. Dropping does that too; this is for whoever is in the domain anyway.
+    /// Takes the buffers out of their nodes, `core` being the state in the cell; `false` if one of them cannot be had: then nothing
+    /// is lent.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, core: &mut Core, from: Option<Place>, to: Place) -> bool {
+        if let Some(place) = from {
+            self.from = mark(core, place);
+            if self.from.is_none() {
+                return false;
+            }
+        }
+        self.to = mark(core, to);
+        if self.to.is_none() {
+            if let Some(Home { place, .. }) = self.from.take() {
+                core.node(place.0).flags.remove(place.1.lent());
+            }
+            return false;
+        }
+        let (index, side) = to;
+        let node = core.nodes.node(index);
+        self.discards = side == Side::Input && node.flags.contains(Flags::DISCARD);
+        self.sink.swap_with(side.of(node));
+        if let Some((index, side)) = from {
+            self.source.swap_with(side.of(core.nodes.node(index)));
+        }
+        true
+    }
+
+    /// The buffers: one to take from, and one to add to.
     #[inline]
-    pub(crate) fn give_back(&mut self, core: &mut Core) {
-        self.back = true;
-        let (gained, lost) = (self.gained(), self.lost());
-        // Freed meanwhile: the bytes go with the buffer, outside of the borrow.
-        let Some(node) = core.find_mut(self.index, self.generation) else {
-            return;
-        };
-        node.flags.remove(self.side.lent());
-        let place = self.side.of(node);
-        if !place.is_empty() {
-            // Sums of lengths that fitted before fit again.
-            let _ = self.buffer.append(place);
+    pub(crate) fn buffers(&mut self) -> (&mut EvBuffer, &mut EvBuffer) {
+        (&mut self.source, &mut self.sink)
+    }
+
+    /// Bytes that left the one or came into the other, whichever are more.
+    #[inline]
+    pub(crate) fn moved(&self) -> usize {
+        let before = |home: Option<Home>| home.map_or(0, |home| home.before);
+        let lost = before(self.from).saturating_sub(self.source.len());
+        lost.max(self.sink.len().saturating_sub(before(self.to)))
+    }
+}
+
+impl Drop for Loan<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.discards {
+            self.sink.clear();
         }
-        std::mem::swap(place, &mut self.buffer);
-        match self.side {
-            Side::Input => {
-                core.lost_input(self.index, lost);
-                core.gained_input(self.index, gained);
+        if let Some(to) = self.to {
+            let mut core = self.cell.borrow_mut();
+            if let Some(from) = self.from {
+                put_back(&mut core, from, &mut self.source);
             }
-            Side::Output => {
-                core.lost_output(self.index, lost);
-                core.gained_output(self.index, gained);
+            put_back(&mut core, to, &mut self.sink);
+        }
+        // Usually both are as new now: finding that out costs less than having them dropped.
+        for buffer in [&mut self.source, &mut self.sink] {
+            if !buffer.is_bare() {
+                drop(ManuallyDrop::into_inner(std::mem::take(buffer)));
             }
+        }
+    }
+}
+
+/// Puts a buffer back where it belongs. If its node was freed meanwhile it stays where it is, to be dropped outside of the borrow.
+fn put_back(core: &mut Core, home: Home, buffer: &mut EvBuffer) {
+    let gained = buffer.len().saturating_sub(home.before);
+    let lost = home.before.saturating_sub(buffer.len());
+    let (index, side) = home.place;
+    let Some(node) = core.nodes.find_mut(index, home.generation) else {
+        return;
+    };
+    node.flags.remove(side.lent());
+    let place = side.of(node);
+    if !place.is_empty() {
+        // Sums of lengths that fitted before fit again.
+        let _ = buffer.append(place);
+    }
+    buffer.swap_with(place);
+    match side {
+        Side::Input => {
+            core.lost_input(index, lost);
+            core.gained_input(index, gained);
+        }
+        Side::Output => {
+            core.lost_output(index, lost);
+            core.gained_output(index, gained);
         }
     }
 }

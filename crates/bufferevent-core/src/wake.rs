@@ -128,9 +128,7 @@ impl Core {
             .intersects(Steps::DELIVER.union(Steps::DEFERRED))
         {
             node.queued.insert(Steps::DELIVER);
-            if !self.nodes.is_lone() {
-                self.order(index, Steps::DELIVER);
-            }
+            self.nodes.order_last(index, Steps::DELIVER);
         }
     }
 
@@ -208,12 +206,11 @@ impl Core {
         let steps = steps.without(node.queued);
         node.queued.insert(steps);
         let crossed = node.crosses_mark();
-        if !self.nodes.is_lone() {
-            for step in [Steps::PULL, Steps::PUSH] {
-                if steps.contains(step) {
-                    self.order(index, step);
-                }
-            }
+        if steps.contains(Steps::PULL) {
+            self.nodes.order_last(index, Steps::PULL);
+        }
+        if steps.contains(Steps::PUSH) {
+            self.nodes.order_late(index);
         }
         if crossed {
             self.check_pressure(index);
@@ -226,21 +223,28 @@ impl Core {
         if count == 0 {
             return;
         }
-        let node = self.node(index);
-        if node.extras.is_some() && node.output.len() == count {
-            self.timer_started(index, Direction::Write);
+        let node = self.nodes.node(index);
+        if node.extras.is_some() || node.crosses_mark() {
+            self.notice_output(index, count);
         }
-        if self.node(index).crosses_mark() {
-            self.check_pressure(index);
-        }
-        let node = self.node(index);
+        let node = self.nodes.node(index);
         if node.below != NONE {
             return self.queue_push(index);
         }
         if node.wants_push_at_bottom() && !node.queued.contains(Steps::PUSH) {
             node.queued.insert(Steps::PUSH);
-            self.order(index, Steps::PUSH);
+            self.nodes.order_late(index);
         }
+    }
+
+    /// Bytes came into an output that counts time, or has crossed its mark.
+    #[inline(never)]
+    fn notice_output(&mut self, index: Index, count: usize) {
+        let node = self.node(index);
+        if node.extras.is_some() && node.output.len() == count {
+            self.timer_started(index, Direction::Write);
+        }
+        self.check_pressure(index);
     }
 
     /// `count` bytes left the output, towards the peer.
@@ -256,7 +260,8 @@ impl Core {
             && !node.heard.contains(Pending::WRITE)
             && !node.crosses_mark()
             && !node.may_end();
-        if !(quiet && self.nodes.is_lone()) {
+        // In a pair, the partner's life may hang on it.
+        if !(quiet && (self.nodes.is_lone() || !self.marked)) {
             self.tell_lost_output(index);
         }
     }
@@ -364,7 +369,7 @@ impl Core {
             // The step itself looks whether it is wanted.
             if !node.queued.contains(Steps::PULL) {
                 node.queued.insert(Steps::PULL);
-                self.order(index, Steps::PULL);
+                self.nodes.order_last(index, Steps::PULL);
             }
         }
         // Not blocked: then whatever there is to send has its step already.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bufferevent_core::{Bev, Bufferevent, Context, Handler, Options, READ, Step};
+use bufferevent_core::{Bev, Bufferevent, Context, Handler, Interest, Options, READ, Step};
 use bufferevent_pair::pair;
 use evreactor::EventLoop;
 
@@ -88,6 +88,10 @@ struct Ball {
 }
 
 impl Handler for Ball {
+    fn interest(&self) -> Interest {
+        Interest::READ
+    }
+
     fn on_read(&mut self, bev: &Bev) {
         let mut byte = [0];
         let count = bev.read(&mut byte).expect("it is there");

@@ -33,7 +33,6 @@
 #![forbid(unsafe_code)]
 
 use bufferevent_core::{Bev, Bufferevent, Context, Direction, Error, Kind, NodeKey, Options, Step};
-use evbuffer::EvBuffer;
 use evreactor_core::AsHost;
 
 /// Makes two joined bufferevents on `host`, with default options.
@@ -85,11 +84,6 @@ pub struct Pair {
     partner: Option<NodeKey>,
 }
 
-/// Moves what fits. A segment that would have to be split and cannot be, for want of memory, stays where it is.
-fn across(output: &mut EvBuffer, input: &mut EvBuffer, room: usize) -> usize {
-    output.move_to(room, input).unwrap_or(0)
-}
-
 impl Bufferevent for Pair {
     fn name(&self) -> &'static str {
         NAME
@@ -97,7 +91,7 @@ impl Bufferevent for Pair {
 
     fn pull(&mut self, cx: &mut Context<'_>) -> Step {
         if let Some(partner) = self.partner {
-            cx.fetch(partner, across);
+            cx.fetch(partner);
         }
         if cx.end_arrived() {
             cx.end_input();
@@ -117,7 +111,7 @@ impl Bufferevent for Pair {
             cx.fail(Direction::Write, Error::new(Kind::Peer, NAME, "write"));
             return Step::Done;
         }
-        cx.pass(partner, across);
+        cx.pass(partner);
         if cx.finishing() {
             cx.send_end(partner);
             cx.end_output();

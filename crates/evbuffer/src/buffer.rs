@@ -449,6 +449,14 @@ impl EvBuffer {
         }
     }
 
+    /// Exchanges two buffers, if they are not both as new ones: then there is nothing to exchange.
+    #[inline]
+    pub fn swap_with(&mut self, other: &mut Self) {
+        if !(self.is_bare() && other.is_bare()) {
+            mem::swap(self, other);
+        }
+    }
+
     /// Whether it is empty and owns nothing at all, no callback, frozen end or room that was asked for either: as a new one.
     #[inline]
     #[must_use]
