@@ -117,7 +117,7 @@ impl Bev {
                 pump::put_back(&cell, index, generation, layer);
             }
         }
-        domain.operate(operation, |_| ())?;
+        domain.operate(operation, |core| core.hand_up_connected(index, generation))?;
         Ok(bev)
     }
 

@@ -405,6 +405,23 @@ impl Core {
         }
     }
 
+    /// A layer was put on a bufferevent whose user had yet to be told that it is connected: who is on top now is told, unless the
+    /// layer has a handshake of its own to tell of.
+    pub(crate) fn hand_up_connected(&mut self, index: Index, generation: u32) {
+        let Some(node) = self.find(index, generation) else {
+            return;
+        };
+        let (below, link) = (node.below, node.link);
+        let Some(below) = self.get_mut(below) else {
+            return;
+        };
+        let untold = below.pending.contains(Pending::CONNECTED);
+        below.pending.remove(Pending::CONNECTED);
+        if untold && link == Link::Open {
+            self.tell(index, Pending::CONNECTED);
+        }
+    }
+
     /// There is a transport now, connected, and nobody asked to be told: the layers on it stand as well, up to one that
     /// has a handshake of its own.
     pub(crate) fn connected_quietly(&mut self, index: Index) {

@@ -30,3 +30,33 @@ fn a_layer_in_the_middle_reads_for_itself_though_nobody_above_reads() {
     events.run();
     assert_eq!(connected.load(Ordering::Relaxed), 2);
 }
+
+#[test]
+fn who_covers_what_has_connected_and_not_told_so_is_told_instead() {
+    spec!(F7);
+    let events = Loop::new();
+    let (near, far) = pair(&events).unwrap();
+    let greeting = near
+        .over(Options::DEFER_CALLBACKS, Through::new().greeting())
+        .unwrap();
+    let _far = far.over(Options::EMPTY, Through::new().greeting()).unwrap();
+    let told = |bev: &bufferevent_core::Bev| {
+        let told = Arc::new(AtomicUsize::new(0));
+        let count = told.clone();
+        bev.set_handler(on_event(move |_, event| {
+            if matches!(event, Event::Connected) {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }))
+        .unwrap();
+        told
+    };
+    let below = told(&greeting);
+    let top = greeting.over(Options::EMPTY, Through::new()).unwrap();
+    let above = told(&top);
+    events.run();
+    assert_eq!(
+        (below.load(Ordering::Relaxed), above.load(Ordering::Relaxed)),
+        (0, 1)
+    );
+}
