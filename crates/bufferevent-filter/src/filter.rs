@@ -26,6 +26,9 @@ use crate::sink::Sink;
 pub enum Verdict {
     /// All that could be done with the source was; more bytes in the source may make more possible. Says nothing is held
     /// back for want of room.
+    ///
+    /// Bytes may stay in the source until their unit is whole, if it always fits into a small buffer: the bufferevent below stops
+    /// reading at its high mark. A filter with units of any length takes what there is into itself.
     #[doc(alias = "BEV_NEED_MORE")]
     NeedInput,
     /// The sink was too small: more can come without any more input.
@@ -94,7 +97,8 @@ pub trait Filter: Send + 'static {
     /// Turns bytes from below (`source`) into bytes for the user (`sink`).
     ///
     /// [`Mode::Finished`]: what is below has come to its end, and `source` holds the last of it. A filter whose stream has an end
-    /// of its own answers with an error if it has not come: the default for `NeedInput` here is a clean EOF.
+    /// of its own answers with an error if it has not come: `NeedInput` here is a clean EOF if the source is empty, and
+    /// [`Truncated`](bufferevent_core::Kind::Truncated) if the filter leaves bytes in it.
     ///
     /// # Errors
     /// The stream is broken. What is in the sink by then is told first; the user then hears of the error.

@@ -74,6 +74,8 @@ struct Run {
     moved: usize,
     /// The source was empty afterwards.
     drained: bool,
+    /// There was no room from the start.
+    cramped: bool,
 }
 
 impl<F: Filter> Filtering<F> {
@@ -146,16 +148,16 @@ impl<F: Filter> Filtering<F> {
         }
     }
 
-    /// The source has ended, and the filter has taken from it what it takes.
-    fn below_has_ended(&mut self, cx: &mut Context<'_>, end: BelowEnd) {
-        match (end, self.handshake) {
-            (BelowEnd::Eof, Handshake::Over) => cx.end_input(),
-            (BelowEnd::Failed(error), _) => self.input_failed(cx, error),
-            (BelowEnd::Eof, Handshake::Wait) => {
-                let error = Error::new(Kind::Truncated, self.filter.name(), "handshake");
-                self.input_failed(cx, error);
-            }
-        }
+    /// The source has ended, and the filter asks for more. What it leaves of it is part of something that will never be whole.
+    fn below_has_ended(&mut self, cx: &mut Context<'_>, end: BelowEnd, whole: bool) {
+        let operation = match (end, self.handshake) {
+            (BelowEnd::Failed(error), _) => return self.input_failed(cx, error),
+            (BelowEnd::Eof, Handshake::Over) if whole => return cx.end_input(),
+            (BelowEnd::Eof, Handshake::Over) => "input",
+            (BelowEnd::Eof, Handshake::Wait) => "handshake",
+        };
+        let error = Error::new(Kind::Truncated, self.filter.name(), operation);
+        self.input_failed(cx, error);
     }
 
     /// Runs the output side once. `None`: a buffer that it needs is lent out, and whoever has it asks again.
@@ -221,6 +223,7 @@ fn run(
         verdict,
         moved: taken.max(room - sink.room()),
         drained: source.is_empty(),
+        cramped: room == 0,
     }
 }
 
@@ -265,17 +268,21 @@ impl<F: Filter> Bufferevent for Filtering<F> {
             moved
         });
         // A buffer is lent out, and whoever has it asks again.
-        let Some(Run { verdict, moved, .. }) = result else {
+        let Some(run) = result else {
             return Step::Done;
         };
-        self.settle(cx, moved);
-        match (verdict, ended) {
+        self.settle(cx, run.moved);
+        match (run.verdict, ended) {
             (Err(error), _) => self.input_failed(cx, error),
             (Ok(Verdict::End), _) => cx.end_input(),
             // More can come without anything from below: the core must not wait for that.
             (Ok(Verdict::Full | Verdict::Progress), _) => return Step::Again,
-            (Ok(Verdict::NeedInput), Some(end)) => self.below_has_ended(cx, end),
             (Ok(Verdict::NeedInput), None) => {}
+            // Not its last word: it moved something, or could not.
+            (Ok(Verdict::NeedInput), Some(_)) if !run.drained && (run.moved > 0 || run.cramped) => {
+                return Step::Again;
+            }
+            (Ok(Verdict::NeedInput), Some(end)) => self.below_has_ended(cx, end, run.drained),
         }
         Step::Done
     }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test takes of this what it needs")]
 
+pub(crate) mod kinds;
+
 use std::sync::{Arc, Mutex};
 
 use bufferevent_core::{Bev, Error, Event, Handler, Kind, Mode};
