@@ -8,6 +8,8 @@
 //! | (always) | [`Bev`], [`Handler`], [`Event`], marks, options; [`EvBuffer`](evbuffer::EvBuffer) | `bufferevent-core`, `evbuffer` |
 //! | `socket` (default) | [`EventLoop`], [`Listener`], TCP and Unix-domain sockets | `evreactor`, `bufferevent-socket` |
 //! | `pair` (default) | [`pair()`] | `bufferevent-pair` |
+//! | `filter` | `Filter`, and `FilterExt`, which puts filters on any bufferevent | `bufferevent-filter` |
+//! | `zlib` | `Zlib`: zlib, deflate and gzip as filters | `bufferevent-zlib` |
 //!
 //! ```
 //! # #[cfg(feature = "socket")] {
@@ -39,6 +41,11 @@ pub use bufferevent_core::{
 pub use evbuffer;
 pub use evreactor_core::{AsHost, Clock, Host, Moment, Priority};
 
+#[cfg(feature = "filter")]
+pub use bufferevent_filter::{
+    self as filter, Filter, FilterExt, FilterRef, Filtering, Sink, Verdict, Wants,
+};
+
 #[cfg(feature = "pair")]
 pub use bufferevent_pair::{Pair, Partner, pair, pair_with};
 
@@ -48,3 +55,6 @@ pub use bufferevent_socket::{
 };
 #[cfg(feature = "socket")]
 pub use evreactor::{self, EventLoop, LoopHandle};
+
+#[cfg(feature = "zlib")]
+pub use bufferevent_zlib::{self as zlib, Zlib};
