@@ -48,4 +48,4 @@ pub use joint::{Joint, check_all};
 pub use pairs::Pairs;
 #[cfg(unix)]
 pub use sockets::Sockets;
-pub use stacks::Stacks;
+pub use stacks::{End, Stacks};
