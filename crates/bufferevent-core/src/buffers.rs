@@ -38,13 +38,14 @@ impl Input<'_> {
     }
 
     /// Changes the input from the front; what leaves it is found from the lengths.
+    #[inline]
     fn shrink<R>(
         &self,
         operation: &'static str,
         take: impl FnOnce(&mut EvBuffer) -> Result<R, Error>,
     ) -> Result<R, Error> {
         self.0.own(operation, |core, index| {
-            let node = core.node(index);
+            let node = core.nodes.node(index);
             if node.flags.contains(Flags::INPUT_LENT) {
                 return Err(Error::new(Kind::Busy, node.name(), operation));
             }
