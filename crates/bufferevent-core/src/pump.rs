@@ -507,6 +507,9 @@ fn push_step<'a>(
         return cell.borrow_mut();
     };
     node.layer = Some(layer);
+    if step == Some(Step::Blocked) {
+        node.flags.insert(Flags::BLOCKED);
+    }
     if lends {
         node.flags.remove(Flags::OUTPUT_LENT);
         if !node.output.is_bare() {
@@ -514,26 +517,20 @@ fn push_step<'a>(
             let _ = output.append(&mut node.output);
         }
         // Usually all is out, and an empty buffer is there already.
-        if !output.is_bare() {
-            std::mem::swap(&mut output, &mut node.output);
-        }
-        core.lost_output(index, moved);
+        output.swap_with(&mut node.output);
     }
-    output.forget_empty();
-    let node = core.nodes.node(index);
-    if step == Some(Step::Blocked) {
-        node.flags.insert(Flags::BLOCKED);
-    }
-    if node.below == NONE {
+    if bottom {
         core.spent_writing = spent(core.spent_writing, moved);
         core.share_used |= core.spent_writing as usize >= node.max_single_write();
     }
-    let goes_on = moved > 0 && step == Some(Step::Again);
-    // A layer that goes on may hold more than its output shows.
-    let owes = node.flags.contains(Flags::OWES_FLUSH) && node.output.is_empty() && !goes_on;
+    let owes = node.flags.contains(Flags::OWES_FLUSH) && node.output.is_empty();
     // What was written before the connection stood was lent to the call that found it standing: nobody could ask for it.
     let stands = connecting && node.link == Link::Open;
-    if goes_on || stands {
+    if lends {
+        core.lost_output(index, moved);
+    }
+    output.forget_empty();
+    if (moved > 0 && step == Some(Step::Again)) || stands {
         core.queue_push(index);
     }
     if owes {
