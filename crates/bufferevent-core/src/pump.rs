@@ -523,14 +523,16 @@ fn push_step<'a>(
         core.spent_writing = spent(core.spent_writing, moved);
         core.share_used |= core.spent_writing as usize >= node.max_single_write();
     }
-    let owes = node.flags.contains(Flags::OWES_FLUSH) && node.output.is_empty();
+    let goes_on = moved > 0 && step == Some(Step::Again);
+    // A layer that goes on may hold more than its output shows.
+    let owes = node.flags.contains(Flags::OWES_FLUSH) && node.output.is_empty() && !goes_on;
     // What was written before the connection stood was lent to the call that found it standing: nobody could ask for it.
     let stands = connecting && node.link == Link::Open;
     if lends {
         core.lost_output(index, moved);
     }
     output.forget_empty();
-    if (moved > 0 && step == Some(Step::Again)) || stands {
+    if goes_on || stands {
         core.queue_push(index);
     }
     if owes {
