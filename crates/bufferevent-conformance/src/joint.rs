@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bufferevent_core::{Bev, Options, READ};
-use bufferevent_testkit::{ManualClock, record};
+use bufferevent_testkit::{ManualClock, Told, record};
 use evreactor::{EventLoop, LoopHandle};
 use evreactor_core::{Clock, Host};
 
@@ -38,6 +38,12 @@ pub trait Joint {
 
     /// Whether there is a descriptor below.
     fn has_descriptor(&self) -> bool;
+
+    /// What one end hears when the other is freed that had not finished: EOF, or that the stream was cut off, where the type has an end mark
+    /// of its own.
+    fn torn(&self) -> Told {
+        Told::Eof
+    }
 }
 
 /// Turns without any event after which nothing more is expected. Data sent on a loopback device has arrived by then.

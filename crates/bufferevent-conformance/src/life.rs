@@ -104,7 +104,7 @@ fn free_reports(joint: &dyn Joint) {
     near.disable(WRITE).unwrap();
     near.write(&[0; 12]).unwrap();
     assert_eq!(near.free().unwrap(), 12);
-    joint.until("the peer's end", || log.has(&Told::Eof));
+    joint.until("the peer's end", || log.has(&joint.torn()));
     assert_eq!(far.input().len(), 0, "what was unsent is dropped");
 }
 
@@ -282,7 +282,7 @@ fn lives_by_work(joint: &dyn Joint) {
     far.enable(READ).unwrap();
     joint.until("all of it", || log.received_len() == stuffed);
     joint.until("it to go by itself", || drops.load(Ordering::Relaxed) == 2);
-    joint.until("the end", || log.has(&Told::Eof));
+    joint.until("the end", || log.has(&joint.torn()));
 
     // Nothing to do, nothing to hear: it goes at once.
     let (near, _far) = joint.pair();
@@ -319,7 +319,7 @@ fn default_frees(joint: &dyn Joint) {
     far.set_handler(log.take_all()).unwrap();
     far.enable(READ).unwrap();
     joint.until("the echo", || log.received_len() == count);
-    joint.until("its end", || near.is_freed() && log.has(&Told::Eof));
+    joint.until("its end", || near.is_freed() && log.has(&joint.torn()));
     // At an error or a timeout, at once.
     let (near, far) = joint.pair();
     near.set_handler(Lazy).unwrap();
@@ -372,7 +372,7 @@ fn closes_below(joint: &dyn Joint) {
         top.is_freed() && middle.is_freed(),
         "the one below goes too"
     );
-    joint.until("the peer's end", || log.has(&Told::Eof));
+    joint.until("the peer's end", || log.has(&joint.torn()));
     assert!(near.is_freed(), "and so on down");
 }
 
@@ -402,7 +402,7 @@ fn panics(joint: &dyn Joint) {
     far.set_handler(log.watch()).unwrap();
     joint.until("the panic", || near.is_freed());
     assert_eq!(joint.panics(), 1, "counted");
-    joint.until("the peer's end", || log.has(&Told::Eof));
+    joint.until("the peer's end", || log.has(&joint.torn()));
     // Domain, lock and loop go on.
     assert!(!far.is_freed());
     let (near, far) = joint.pair();

@@ -19,9 +19,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bufferevent_core::{Bev, Error, Event, Options, on_event};
+use bufferevent_core::{Bev, Direction, Error, Event, Kind, Options, on_event};
 use bufferevent_filter::{FilterExt, Identity};
-use bufferevent_testkit::Through;
+use bufferevent_testkit::{Through, Told};
 use evreactor_core::Host;
 
 use crate::joint::Joint;
@@ -53,6 +53,8 @@ pub struct Stacks {
     holds: usize,
     /// CONNECTED events to wait for before the ends are handed out.
     handshakes: usize,
+    /// What is heard of an end that was freed unfinished, if it is not what is below that tells.
+    torn: Option<Told>,
 }
 
 impl Stacks {
@@ -92,6 +94,7 @@ impl Stacks {
             cover: Box::new(cover),
             holds: READ_AHEAD + MARK,
             handshakes: 0,
+            torn: None,
         }
     }
 
@@ -124,6 +127,13 @@ impl Stacks {
     #[must_use]
     pub fn shaking_hands(mut self) -> Self {
         self.handshakes = 2;
+        self
+    }
+
+    /// The layers have an end mark: a stream without it is truncated.
+    #[must_use]
+    pub fn marking_the_end(mut self) -> Self {
+        self.torn = Some(Told::Error(Some(Direction::Read), Kind::Truncated));
         self
     }
 
@@ -194,5 +204,9 @@ impl Joint for Stacks {
 
     fn has_descriptor(&self) -> bool {
         self.below.has_descriptor()
+    }
+
+    fn torn(&self) -> Told {
+        self.torn.clone().unwrap_or_else(|| self.below.torn())
     }
 }
