@@ -46,8 +46,8 @@ fn in_and_out(joint: &dyn Joint) {
     let mut bytes = [0; 13];
     rest.copy_out(&mut bytes);
     assert_eq!(&bytes, b"behind: moved");
-    if !joint.has_descriptor() {
-        // In memory it is the same memory to the last.
+    if joint.moves() {
+        // It is the same memory to the last.
         let arrived = rest
             .segments()
             .any(|segment| segment.as_ptr() == shared.as_ptr());

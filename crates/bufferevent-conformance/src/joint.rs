@@ -39,6 +39,11 @@ pub trait Joint {
     /// Whether there is a descriptor below.
     fn has_descriptor(&self) -> bool;
 
+    /// Whether what is written to one end is the same memory when it is read from the other.
+    fn moves(&self) -> bool {
+        !self.has_descriptor()
+    }
+
     /// What one end hears when the other is freed that had not finished: EOF, or that the stream was cut off, where the type has an end mark
     /// of its own.
     fn torn(&self) -> Told {

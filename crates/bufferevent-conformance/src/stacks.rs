@@ -41,6 +41,13 @@ pub enum End {
     Far,
 }
 
+/// How bytes get through a layer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Passage {
+    Moved,
+    Rewritten,
+}
+
 /// Puts a layer, or more, on an end; answers the new top.
 type Cover = Box<dyn Fn(&Bev, End, Options) -> Result<Bev, Error>>;
 
@@ -55,6 +62,7 @@ pub struct Stacks {
     handshakes: usize,
     /// What is heard of an end that was freed unfinished, if it is not what is below that tells.
     torn: Option<Told>,
+    bytes: Passage,
 }
 
 impl Stacks {
@@ -95,6 +103,7 @@ impl Stacks {
             holds: READ_AHEAD + MARK,
             handshakes: 0,
             torn: None,
+            bytes: Passage::Moved,
         }
     }
 
@@ -127,6 +136,13 @@ impl Stacks {
     #[must_use]
     pub fn shaking_hands(mut self) -> Self {
         self.handshakes = 2;
+        self
+    }
+
+    /// The layers turn bytes into others: none that is written is the same memory when it is read.
+    #[must_use]
+    pub fn rewriting(mut self) -> Self {
+        self.bytes = Passage::Rewritten;
         self
     }
 
@@ -204,6 +220,13 @@ impl Joint for Stacks {
 
     fn has_descriptor(&self) -> bool {
         self.below.has_descriptor()
+    }
+
+    fn moves(&self) -> bool {
+        match self.bytes {
+            Passage::Moved => self.below.moves(),
+            Passage::Rewritten => false,
+        }
     }
 
     fn torn(&self) -> Told {

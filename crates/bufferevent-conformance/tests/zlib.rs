@@ -14,7 +14,7 @@ fn zlib_on(format: Format, below: Box<dyn Joint>) -> Box<dyn Joint> {
     let stacks = Stacks::of(format.name(), below, move |bev, _end, options| {
         bev.filter(options, Zlib::builder().format(format).level(0).build()?)
     });
-    Box::new(stacks.holding(STAGED))
+    Box::new(stacks.holding(STAGED).marking_the_end().rewriting())
 }
 
 #[test]
