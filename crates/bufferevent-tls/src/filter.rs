@@ -28,8 +28,8 @@ use crate::session::{Fed, Session};
 /// would finish is far below; one that comes in records of one byte is not.
 pub const MAX_HANDSHAKE: u64 = 256 * 1024;
 
-/// Records in a row, after the handshake, that bring nothing to the user: empty ones, tickets, key updates. Servers send a few
-/// tickets; each key update is answered by work on this side.
+/// Records in a row, after the handshake, that bring nothing to the user. Servers send a few tickets; key updates and empty records
+/// rustls counts itself, and stops sooner.
 pub const MAX_IDLE_RECORDS: u32 = 128;
 
 /// Bytes of a file region that are read at a time.

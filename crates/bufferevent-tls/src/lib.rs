@@ -51,7 +51,7 @@
 //! | [`MAX_HANDSHAKE`] | 256 KiB | bytes of a handshake |
 //! | [`MAX_IDLE_RECORDS`] | 128 | records in a row that bring the user nothing |
 //! | of rustls | 64 KiB | one handshake message |
-//! | of rustls | 32 | key updates between two records of data |
+//! | of rustls | 32 | key updates, and empty records, between two records of data |
 //! | of rustls | 4, 1, 2 | warning alerts; renegotiations asked for; change_cipher_specs of TLS 1.3 |
 //!
 //! Source: libevent `bufferevent_ssl.h`, over OpenSSL there.

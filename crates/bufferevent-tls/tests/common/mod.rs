@@ -1,6 +1,8 @@
 //! Certificates made on the spot, and two filters joined without anything below them.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod null;
+
 use std::error::Error as _;
 
 use bufferevent_core::{Bev, Error, Kind, Mode, Options};
@@ -98,6 +100,15 @@ impl Setup {
 
     pub(crate) fn client(&self) -> ClientBuilder {
         TlsClient::builder(NAME).roots_pem(self.authority.pem().as_bytes())
+    }
+
+    /// Two ends that have agreed to encrypt nothing.
+    pub(crate) fn forgeable(&self) -> (End, End) {
+        let client = self.client().versions(Versions::Tls13);
+        let server = self.server().versions(Versions::Tls13);
+        let client = client.provider(null::provider()).build().unwrap();
+        let server = server.provider(null::provider()).build().unwrap();
+        joined(client.filter().unwrap(), server.filter().unwrap())
     }
 
     /// A client's and a server's filter that fit.
