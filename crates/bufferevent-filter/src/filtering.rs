@@ -247,10 +247,10 @@ impl<F: Filter> Bufferevent for Filtering<F> {
     }
 
     fn pull(&mut self, cx: &mut Context<'_>) -> Step {
-        // An end that the user does not want to hear of yet is told when reading is enabled.
-        let ended = match self.handshake {
-            Handshake::Over if !cx.reading() => None,
-            Handshake::Over | Handshake::Wait => cx.below_ended(),
+        let ended = match (cx.below_ended(), self.handshake) {
+            // The user does not want to hear of it yet: it is told when reading is enabled.
+            (Some(_), Handshake::Over) if !cx.reading() => None,
+            (ended, Handshake::Over | Handshake::Wait) => ended,
         };
         let mode = match (&ended, cx.mode()) {
             (Some(BelowEnd::Eof), _) => Mode::Finished,
@@ -291,7 +291,8 @@ impl<F: Filter> Bufferevent for Filtering<F> {
         if self.outward == Outward::Ended {
             return Step::Done;
         }
-        let writing = cx.writing();
+        // Only what the filter wants is asked for while writing is disabled.
+        let writing = !self.told.write || cx.writing();
         // What the filter holds is the user's, and stays while writing is disabled; what it wants to say for itself goes.
         if !writing && self.handshake == Handshake::Over && !self.filter.wants().write {
             return Step::Done;

@@ -96,7 +96,7 @@ fn a_layer_put_on_gets_the_unread_bytes_the_marks_and_what_is_enabled() {
     assert_eq!(near.watermark(Direction::Read).high(), 0);
     events.run();
     let mut all = Vec::new();
-    while top.input().len() > 0 {
+    while !top.input().is_empty() {
         assert!(top.input().len() <= 7);
         all.extend(contents(&top));
         events.run();
