@@ -26,6 +26,8 @@ pages! {
     BackPressure: "../../../docs/guide/back-pressure.md",
     Timeouts: "../../../docs/guide/timeouts.md",
     Close: "../../../docs/guide/close.md",
+    Filters: "../../../docs/guide/filters.md",
+    WritingAFilter: "../../../docs/guide/writing-a-filter.md",
     OwnLayer: "../../../docs/guide/own-layer.md",
     Testing: "../../../docs/guide/testing.md",
     Backend: "../../../docs/guide/backend.md",

@@ -8,7 +8,7 @@
 //! | (always) | [`Bev`], [`Handler`], [`Event`], marks, options; [`EvBuffer`](evbuffer::EvBuffer) | `bufferevent-core`, `evbuffer` |
 //! | `socket` (default) | [`EventLoop`], [`Listener`], TCP and Unix-domain sockets | `evreactor`, `bufferevent-socket` |
 //! | `pair` (default) | [`pair()`] | `bufferevent-pair` |
-//! | `filter` | `Filter`, and `FilterExt`, which puts filters on any bufferevent | `bufferevent-filter` |
+//! | `filter` (default) | `Filter`, and `FilterExt`, which puts filters on any bufferevent | `bufferevent-filter` |
 //! | `zlib` | `Zlib`: zlib, deflate and gzip as filters | `bufferevent-zlib` |
 //!
 //! ```
@@ -33,10 +33,10 @@
 mod book;
 
 pub use bufferevent_core::{
-    Absent, Bev, Blame, Bufferevent, Callbacks, Context, Deadline, Direction, Directions, Error,
+    Absent, BelowEnd, Bev, Blame, Bufferevent, Callbacks, Context, Deadline, Direction, Directions, Error,
     Event, EventFlags, Flushed, Guard, Handler, Input, Interest, Kind, LayerRef, Mode, Options,
-    Output, Pressure, READ, Reasons, Stats, Step, TriggerOptions, WRITE, Watermark, on_event,
-    on_read, on_write,
+    Output, Pressure, READ, Reasons, Stats, Step, TornOff, TriggerOptions, WRITE, Watermark,
+    on_event, on_read, on_write,
 };
 pub use evbuffer;
 pub use evreactor_core::{AsHost, Clock, Host, Moment, Priority};
