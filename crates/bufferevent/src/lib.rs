@@ -33,10 +33,10 @@
 mod book;
 
 pub use bufferevent_core::{
-    Absent, BelowEnd, Bev, Blame, Bufferevent, Callbacks, Context, Deadline, Direction, Directions, Error,
-    Event, EventFlags, Flushed, Guard, Handler, Input, Interest, Kind, LayerRef, Mode, Options,
-    Output, Pressure, READ, Reasons, Stats, Step, TornOff, TriggerOptions, WRITE, Watermark,
-    on_event, on_read, on_write,
+    Absent, BelowEnd, Bev, Blame, Bufferevent, Callbacks, Context, Deadline, Direction, Directions,
+    Error, Event, EventFlags, Flushed, Guard, Handler, Input, Interest, Kind, LayerRef, Mode,
+    Options, Output, Pressure, READ, Reasons, Stats, Step, TornOff, TriggerOptions, WRITE,
+    Watermark, on_event, on_read, on_write,
 };
 pub use evbuffer;
 pub use evreactor_core::{AsHost, Clock, Host, Moment, Priority};
