@@ -48,10 +48,13 @@ fn best(mut run: impl FnMut() -> f64) -> f64 {
     (0..ROUNDS).map(|_| run()).fold(f64::MAX, f64::min)
 }
 
+/// What a run without a filter took, and one with it: CPU time and wall time.
+type Round = ((f64, f64), (f64, f64));
+
 /// The median ratios of the CPU time, and of the wall time, with one filter to those with none.
 fn ratios(mut run: impl FnMut(usize) -> (f64, f64)) -> (f64, f64) {
     let rounds: Vec<_> = (0..ROUNDS).map(|_| (run(0), run(1))).collect();
-    let median = |ratio: fn(&((f64, f64), (f64, f64))) -> f64| {
+    let median = |ratio: fn(&Round) -> f64| {
         let mut ratios: Vec<f64> = rounds.iter().map(ratio).collect();
         ratios.sort_by(f64::total_cmp);
         ratios[ROUNDS / 2]
