@@ -140,7 +140,6 @@ fn upper_case_server(events: &EventLoop, server: &TlsServer) -> (Listener, Socke
 #[test]
 fn openssl_as_the_client() {
     record::within("tls", "tcp", || {
-        spec!(F6);
         let setup = Setup::new();
         let files = Files::of(&setup);
         for version in ["-tls1_2", "-tls1_3"] {
@@ -167,6 +166,7 @@ fn openssl_as_the_client() {
             ) else {
                 return;
             };
+            spec!(F6);
             let said = Said::by(openssl.0.stdout.take().unwrap());
             let errors = Said::by(openssl.0.stderr.take().unwrap());
             let mut stdin = openssl.0.stdin.take().unwrap();
@@ -207,7 +207,6 @@ fn port_of(said: &Said) -> u16 {
 #[test]
 fn openssl_as_the_server() {
     record::within("tls", "tcp", || {
-        spec!(F6);
         let setup = Setup::new();
         let files = Files::of(&setup);
         for versions in VERSIONS {
@@ -228,6 +227,7 @@ fn openssl_as_the_server() {
             ) else {
                 return;
             };
+            spec!(F6);
             let said = Said::by(openssl.0.stdout.take().unwrap());
             let port = port_of(&said);
             let events = EventLoop::new().unwrap();
@@ -263,7 +263,6 @@ fn openssl_as_the_server() {
 #[test]
 fn curl_as_the_client() {
     record::within("tls", "tcp", || {
-        spec!(F6);
         let setup = Setup::new();
         let files = Files::of(&setup);
         let body = "a page\n".repeat(50_000);
@@ -307,6 +306,7 @@ fn curl_as_the_client() {
             ) else {
                 return;
             };
+            spec!(F6);
             let said = Said::by(curl.0.stdout.take().unwrap());
             let errors = Said::by(curl.0.stderr.take().unwrap());
             until(&events, "the page", || {
@@ -323,7 +323,6 @@ fn curl_as_the_client() {
 #[test]
 fn openssl_upgrades_by_starttls() {
     record::within("tls", "tcp", || {
-        spec!(F6, F7);
         let setup = Setup::new();
         let files = Files::of(&setup);
         let events = EventLoop::new().unwrap();
@@ -372,6 +371,7 @@ fn openssl_upgrades_by_starttls() {
         ) else {
             return;
         };
+        spec!(F6, F7);
         let said = Said::by(openssl.0.stdout.take().unwrap());
         let mut stdin = openssl.0.stdin.take().unwrap();
         stdin.write_all(b"NOOP\n").unwrap();
