@@ -254,7 +254,7 @@ const FAULTS: &[Row] = &[
     later("F95", "clocks that jump"),
     later("F96", "odd rate limits"),
     // Its cases of keys and certificates need TLS.
-    later("F97", "command line: wrong use ends in one line"),
+    now("F97", "command line: wrong use ends in one line"),
     later("F98", "command line: signals, full logs, no upstream"),
 ];
 

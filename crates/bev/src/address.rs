@@ -1,13 +1,14 @@
-//! Addresses on the command line: `tcp:HOST:PORT`, `unix:PATH`, with `listen:` in front where one listens.
+//! Addresses on the command line: `tcp:HOST:PORT`, `unix:PATH`, with `listen:` in front where one listens, and layers behind.
 //!
 //! # Grammar
 //! ```text
-//! address   = [ "listen:" ] transport
+//! address   = [ "listen:" ] transport { "+" layer }        the bottom first
 //! transport = "tcp:" host ":" port | "unix:" path
 //! host      = IPv4 | "[" IPv6 "]" | name
+//! layer     = ( "tls" | "zlib" ) { "," key "=" value }
 //! ```
-//! `+` begins a layer and `,` an option, as in `tcp:127.0.0.1:7001+tls,ca=ca.pem`. This version has neither: both are refused, also
-//! in paths, so that no address changes its meaning when they come.
+//! as in `tcp:127.0.0.1:7001+tls,ca=ca.pem+zlib,level=6`. Nothing is escaped: no path, name or value has a `+` or a `,` in it. What
+//! the options of a layer are is in `layers.rs`.
 //!
 //! # Invariants
 //! - Parsing asks nobody: it is a function of the text.
@@ -24,15 +25,23 @@ use std::path::PathBuf;
 use bufferevent::Address;
 
 use crate::exit::{Code, Failure};
+use crate::layers::Layer;
 
 /// What an address on the command line is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Side {
+pub(crate) enum Side {
     Listen,
     Connect,
 }
 
-/// A place to listen at or to connect to, as written.
+/// A place to listen at or to connect to, and the layers on what comes of it, the bottom first.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Place {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) layers: Vec<Layer>,
+}
+
+/// The transport of a place, as written.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Endpoint {
     /// TCP at a numeric address.
@@ -45,7 +54,7 @@ pub(crate) enum Endpoint {
 
 /// Why a text is not an address.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct BadAddress(String);
+pub(crate) struct BadAddress(pub(crate) String);
 
 impl fmt::Display for BadAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,11 +64,11 @@ impl fmt::Display for BadAddress {
 
 impl Error for BadAddress {}
 
-fn bad<T>(why: impl Into<String>) -> Result<T, BadAddress> {
+pub(crate) fn bad<T>(why: impl Into<String>) -> Result<T, BadAddress> {
     Err(BadAddress(why.into()))
 }
 
-impl Endpoint {
+impl Place {
     /// An address to listen at; `listen:` may be left out.
     pub(crate) fn listen(text: &str) -> Result<Self, BadAddress> {
         Self::parse(text, Side::Listen)
@@ -78,12 +87,23 @@ impl Endpoint {
             }
             (None, _) => text,
         };
-        if let Some((_, layer)) = text.split_once('+') {
-            let name = layer.split([',', '+']).next().unwrap_or(layer);
-            return bad(format!("layers such as `+{name}` are not in this version"));
-        }
+        let (transport, layers) = match text.split_once('+') {
+            Some((transport, layers)) => (transport, layers.split('+').collect()),
+            None => (text, Vec::new()),
+        };
+        let endpoint = Endpoint::parse(transport, side)?;
+        let layers = layers.into_iter().map(|layer| Layer::parse(layer, side));
+        Ok(Self {
+            endpoint,
+            layers: layers.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Endpoint {
+    fn parse(text: &str, side: Side) -> Result<Self, BadAddress> {
         if text.contains(',') {
-            return bad("options after `,` are not in this version");
+            return bad("options after `,` belong to a layer: tcp:HOST:PORT+tls,name=NAME");
         }
         match text.split_once(':') {
             Some(("tcp", rest)) => Self::parse_tcp(rest, side),
@@ -180,6 +200,16 @@ impl Endpoint {
     }
 }
 
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.endpoint)?;
+        for layer in &self.layers {
+            write!(f, "+{}", layer.name())?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -191,6 +221,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// An address of the library as it is written on the command line.
+#[derive(Debug)]
 pub(crate) struct Written<'a>(pub(crate) &'a Address);
 
 impl fmt::Display for Written<'_> {
@@ -208,7 +239,7 @@ mod tests {
     use super::*;
 
     fn refusal(text: &str) -> String {
-        Endpoint::connect(text).expect_err(text).to_string()
+        Place::connect(text).expect_err(text).to_string()
     }
 
     #[test]
@@ -222,16 +253,16 @@ mod tests {
             "unix:/run/x.sock",
             "unix:relative:with:colons",
         ] {
-            assert_eq!(Endpoint::connect(text).expect(text).to_string(), text);
+            assert_eq!(Place::connect(text).expect(text).to_string(), text);
             let listening = format!("listen:{text}");
-            assert_eq!(Endpoint::listen(&listening).expect(text).to_string(), text);
-            assert_eq!(Endpoint::listen(text).expect(text).to_string(), text);
+            assert_eq!(Place::listen(&listening).expect(text).to_string(), text);
+            assert_eq!(Place::listen(text).expect(text).to_string(), text);
         }
     }
 
     #[test]
     fn port_0_is_for_listening() {
-        assert!(Endpoint::listen("tcp:127.0.0.1:0").is_ok());
+        assert!(Place::listen("tcp:127.0.0.1:0").is_ok());
         assert!(refusal("tcp:127.0.0.1:0").contains("port 0"));
     }
 
@@ -250,7 +281,7 @@ mod tests {
             ("tcp:127.0.0.1:", "`` is no port"),
             ("tcp:127.0.0.1:65536", "`65536` is no port"),
             ("tcp:127.0.0.1:-1", "`-1` is no port"),
-            ("tcp:127.0.0.1:+1", "layers"),
+            ("tcp:127.0.0.1:+1", "`` is no port"),
             ("tcp:127.0.0.1:http", "`http` is no port"),
             ("tcp:127.0.0.1:7000 ", "is no port"),
             ("tcp:127.0.0.256:7000", "neither a numeric"),
@@ -263,13 +294,22 @@ mod tests {
             ("unix:", "path is missing"),
             ("unix:/a\0b", "NUL"),
             ("listen:tcp:127.0.0.1:7000", "`listen:` where"),
-            ("tcp:127.0.0.1:7001+tls,ca=ca.pem", "`+tls`"),
-            ("unix:/x+zlib+tls", "`+zlib`"),
+            ("tcp:127.0.0.1:7001+", "there are +tls and +zlib"),
+            ("tcp:127.0.0.1:7001+ssl", "`+ssl` is no layer"),
+            ("unix:/x+zlib,level", "`level` is no option"),
+            ("unix:/x+zlib,level=ten", "level"),
+            ("unix:/x+zlib,level=6,level=6", "twice"),
+            ("unix:/x+zlib,name=x", "`name` is no option of zlib"),
+            ("unix:/x+zlib,format=zip", "zlib, deflate or gzip"),
+            ("unix:/x+tls,verify=perhaps", "required, optional or none"),
+            ("unix:/x+tls,verify=optional", "a server"),
+            ("tcp:127.0.0.1:1+tls,cert=a.pem", "key="),
+            ("tcp:127.0.0.1:1+tls,ca=a.pem,verify=none", "verify=none"),
             ("tcp:127.0.0.1:7001,nodelay=1", "options"),
         ] {
             let why = refusal(text);
             assert!(why.contains(reason), "{text:?} is refused with {why:?}");
         }
-        assert!(Endpoint::listen("listen:listen:tcp:127.0.0.1:0").is_err());
+        assert!(Place::listen("listen:listen:tcp:127.0.0.1:0").is_err());
     }
 }

@@ -24,6 +24,7 @@ use bufferevent::{
 
 use crate::cli::CatOptions;
 use crate::exit::{Chain, Code, Failure};
+use crate::layers::Stack;
 
 /// Bytes that are read from standard input at a time.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -35,6 +36,8 @@ const CREDITS: usize = 2;
 struct Cat {
     events: LoopHandle,
     address: String,
+    /// The name of the layer on top, or of the transport.
+    layer: &'static str,
     pieces: SyncSender<EvBuffer>,
     credits: SyncSender<()>,
     /// The peer's end alone ends the program.
@@ -57,12 +60,14 @@ struct State {
 
 /// Runs `bev cat`.
 pub(crate) fn run(events: &EventLoop, options: &CatOptions) -> Result<(), Failure> {
-    let address = options.connect.resolve()?;
+    let stack = Stack::prepare(&options.connect)?;
+    let address = options.connect.endpoint.resolve()?;
     let (pieces, to_write) = sync_channel(1);
     let (credits, granted) = sync_channel(CREDITS);
     let cat = Arc::new(Cat {
         events: LoopHandle::clone(events),
         address: options.connect.to_string(),
+        layer: stack.top_name().unwrap_or("socket"),
         pieces,
         credits,
         terminal: io::stdin().is_terminal(),
@@ -71,11 +76,12 @@ pub(crate) fn run(events: &EventLoop, options: &CatOptions) -> Result<(), Failur
     let unreachable = |error: bufferevent::Error| cat.unreachable(&error);
     let bev = Builder::new(events)
         .nodelay(true)
-        .handler(Joint(cat.clone()))
         .connect(address)
+        .and_then(|transport| stack.put_on(&transport))
         .map_err(unreachable)?;
     let mark = options.buffer.get();
-    bev.set_read_watermark(0, mark)
+    bev.set_handler(Joint(cat.clone()))
+        .and_then(|()| bev.set_read_watermark(0, mark))
         .and_then(|()| bev.set_write_watermark(0, mark))
         .and_then(|()| bev.set_connect_timeout(Some(options.connect_timeout)))
         .and_then(|()| bev.enable(READ))
@@ -283,8 +289,9 @@ impl Handler for Joint {
                 cat.events.exit();
             }
             Event::Timeout(Deadline::Connect) => {
+                let layer = cat.layer;
                 let error =
-                    bufferevent::Error::io("socket", "connect", io::ErrorKind::TimedOut.into());
+                    bufferevent::Error::io(layer, "connect", io::ErrorKind::TimedOut.into());
                 cat.fail(cat.unreachable(&error));
                 cat.events.exit();
             }

@@ -5,22 +5,28 @@
 //! - Sizes and times are checked here, so the rest of the program sees no value it cannot use.
 
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::address::Endpoint;
+use crate::address::Place;
 use crate::exit::{Code, Failure, TABLE};
 use crate::relay::Limits;
 
 /// Bytes that one connection may have waiting in each direction, unless told otherwise.
 const BUFFER: &str = "256KiB";
 
-/// Relay, cat and echo for TCP and Unix-domain sockets.
+/// Relay, cat and echo for TCP and Unix-domain sockets, with TLS and zlib on them.
 ///
 /// An address is tcp:HOST:PORT or unix:PATH, with listen: in front where one listens (it may be left out where the position
 /// says so). An IPv6 address goes in brackets: `tcp:[::1]:7000`. A host name is looked up once, at the start. Port 0
 /// takes a free port; the first line of output says which.
+///
+/// Layers go behind the address, the bottom first, each with options: `tcp:example.org:443+tls,alpn=http/1.1`,
+/// `tcp:127.0.0.1:7001+tls,ca=ca.pem,name=localhost+zlib,level=6`, `listen:tcp:0.0.0.0:8443+tls,cert=cert.pem,key=key.pem`.
+/// +tls takes ca=, cert=, key= (PEM files), name= (whom the server must be; else the host), alpn= (`:` between several),
+/// verify=required|optional|none. +zlib takes level=0 to 9 and format=zlib|deflate|gzip.
 #[derive(Debug, Parser)]
 #[command(name = "bev", version, after_long_help = TABLE, after_help = "See --help for addresses and exit codes.")]
 pub(crate) struct Cli {
@@ -57,19 +63,21 @@ pub(crate) enum Command {
     Cat(CatOptions),
     /// Sends back what comes in, or throws it away
     Echo(EchoOptions),
-    /// Pushes data through a relay to an echo service and back, all in this process, and checks every byte
+    /// Pushes data through a tunnel of two relays to an echo service and back, all in this process, and checks every byte
     Demo(DemoOptions),
+    /// Makes a certificate authority and a certificate issued by it, for trying things
+    Cert(CertOptions),
 }
 
 /// `bev relay`.
 #[derive(Debug, Args)]
 pub(crate) struct RelayOptions {
     /// Where to listen
-    #[arg(value_parser = Endpoint::listen)]
-    pub(crate) listen: Endpoint,
+    #[arg(value_parser = Place::listen)]
+    pub(crate) listen: Place,
     /// Where to connect to
-    #[arg(value_parser = Endpoint::connect)]
-    pub(crate) connect: Endpoint,
+    #[arg(value_parser = Place::connect)]
+    pub(crate) connect: Place,
     /// Bytes that may wait per connection and direction
     #[arg(long, value_name = "BYTES", default_value = BUFFER, value_parser = buffer)]
     pub(crate) buffer: NonZeroUsize,
@@ -105,8 +113,8 @@ impl RelayOptions {
 #[derive(Debug, Args)]
 pub(crate) struct CatOptions {
     /// Where to connect to
-    #[arg(value_name = "ADDR", value_parser = Endpoint::connect)]
-    pub(crate) connect: Endpoint,
+    #[arg(value_name = "ADDR", value_parser = Place::connect)]
+    pub(crate) connect: Place,
     /// Bytes that may wait per direction
     #[arg(long, value_name = "BYTES", default_value = BUFFER, value_parser = buffer)]
     pub(crate) buffer: NonZeroUsize,
@@ -119,8 +127,8 @@ pub(crate) struct CatOptions {
 #[derive(Debug, Args)]
 pub(crate) struct EchoOptions {
     /// Where to listen
-    #[arg(value_parser = Endpoint::listen)]
-    pub(crate) listen: Endpoint,
+    #[arg(value_parser = Place::listen)]
+    pub(crate) listen: Place,
     /// Throws away what comes in
     #[arg(long)]
     pub(crate) discard: bool,
@@ -133,7 +141,7 @@ pub(crate) struct EchoOptions {
 #[derive(Debug, Args)]
 pub(crate) struct DemoOptions {
     /// Bytes to push there and back, over all connections
-    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = bytes)]
     pub(crate) bytes: u64,
     /// Connections to push them over
     #[arg(long, value_name = "N", default_value = "4")]
@@ -141,9 +149,23 @@ pub(crate) struct DemoOptions {
     /// What the data is made from
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) seed: u64,
+    /// The layers between the two relays, the bottom first; an empty text for none
+    #[arg(long, value_name = "LAYERS", default_value = "tls+zlib")]
+    pub(crate) layers: String,
     /// Bytes that may wait per connection and direction
     #[arg(long, value_name = "BYTES", default_value = BUFFER, value_parser = buffer)]
     pub(crate) buffer: NonZeroUsize,
+}
+
+/// `bev cert`.
+#[derive(Debug, Args)]
+pub(crate) struct CertOptions {
+    /// Names and addresses that the certificate is for [default: localhost 127.0.0.1 ::1]
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// The folder for ca.pem, cert.pem and key.pem
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) out: PathBuf,
 }
 
 impl Cli {

@@ -1,10 +1,13 @@
-//! `bev demo`: an echo service, a relay in front of it, and clients that push data through both and check what comes back.
+//! `bev demo`: an echo service, a tunnel of two relays in front of it, and clients that push data through all and check what
+//! comes back.
 //!
 //! All of it is in one process, on one loop and one thread:
 //! ```text
-//! clients ==> relay ==> echo
-//!         <==       <==
+//! clients ==> entry ==> exit ==> echo
+//!         <==       <==      <==
+//!       plain   tls+zlib   plain
 //! ```
+//! The certificates are made at the start.
 //!
 //! # Invariants
 //! - Every byte that comes back is compared with the stream that was sent, made again from its seed.
@@ -20,11 +23,14 @@ use bufferevent::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::address::Endpoint;
+use crate::address::{Endpoint, Place};
+use crate::cert::Identity;
 use crate::cli::{Common, DemoOptions};
 use crate::data::Stream;
 use crate::echo::{self, Echo};
 use crate::exit::{Chain, Code, Failure};
+use crate::layers::{self, Stack};
+use crate::meter::Meter;
 use crate::output;
 use crate::relay::{Limits, Relay};
 use crate::stats::{Bytes, Counter, per_second};
@@ -202,16 +208,28 @@ pub(crate) fn run(
     common: &Common,
     options: &DemoOptions,
 ) -> Result<(), Failure> {
-    let anywhere = Endpoint::listen("tcp:127.0.0.1:0").map_err(Failure::during("address"))?;
+    let identity = Identity::generate(&[]).map_err(Failure::during("making certificates"))?;
+    let (near, far) = layers::tunnel(&options.layers, &identity)?;
+    for meter in near.meters().chain(far.meters()) {
+        meter.count_time();
+    }
+    let anywhere = Place::listen("tcp:127.0.0.1:0").map_err(Failure::during("address"))?;
     let echo_callbacks = Arc::new(Counter::default());
     let counting = echo_callbacks.clone();
-    let echo = echo::listen(events, &anywhere, options.buffer.get(), move |bev| {
-        bev.set_handler(Counted {
-            handler: Echo,
-            callbacks: counting.clone(),
-        })
-    })?;
-    let upstream = echo
+    let plain = Stack::default();
+    let echo = echo::listen(
+        events,
+        &anywhere,
+        plain.clone(),
+        options.buffer.get(),
+        move |bev| {
+            bev.set_handler(Counted {
+                handler: Echo,
+                callbacks: counting.clone(),
+            })
+        },
+    )?;
+    let service = echo
         .local_addr()
         .map_err(Failure::during("local address"))?;
     let limits = Limits {
@@ -220,7 +238,17 @@ pub(crate) fn run(
         idle_timeout: None,
         connect_timeout: Some(STALL),
     };
-    let relay = Relay::start(events, &anywhere, upstream, limits)?;
+    let to = at(&service)?;
+    let exit = Relay::start_with(
+        events,
+        &anywhere,
+        far.clone(),
+        &to,
+        plain.clone(),
+        limits.clone(),
+    )?;
+    let to = at(&exit.local_addr()?)?;
+    let entry = Relay::start_with(events, &anywhere, plain, &to, near.clone(), limits)?;
     let run = Arc::new(Run {
         events: LoopHandle::clone(events),
         sent: Counter::default(),
@@ -228,7 +256,7 @@ pub(crate) fn run(
         callbacks: Counter::default(),
         state: Mutex::new((options.connections.get(), None)),
     });
-    let address = relay.local_addr()?;
+    let address = entry.local_addr()?;
     let bar = progress(options.bytes);
     show(&run, &bar);
     let began = Instant::now();
@@ -246,7 +274,13 @@ pub(crate) fn run(
         options,
         elapsed: began.elapsed(),
         run: &run,
-        relay: &relay,
+        entry: &entry,
+        exit: &exit,
+        layers: near
+            .meters()
+            .map(|meter| ("entry", &**meter))
+            .chain(far.meters().map(|meter| ("exit", &**meter)))
+            .collect(),
         echo_callbacks: echo_callbacks.get(),
         turns: events.stats(),
         calls: Calls::of_thread(),
@@ -257,6 +291,20 @@ pub(crate) fn run(
         report.table()
     });
     Ok(())
+}
+
+/// The place of something that listens in this process.
+fn at(address: &Address) -> Result<Place, Failure> {
+    match address {
+        Address::Tcp(address) => Ok(Place {
+            endpoint: Endpoint::Tcp(*address),
+            layers: Vec::new(),
+        }),
+        other => Err(Failure::new(
+            Code::Runtime,
+            format!("{other} is no TCP address"),
+        )),
+    }
 }
 
 /// Starts a client with its share of the bytes.
@@ -322,7 +370,10 @@ struct Report<'a> {
     options: &'a DemoOptions,
     elapsed: Duration,
     run: &'a Run,
-    relay: &'a Relay,
+    entry: &'a Relay,
+    exit: &'a Relay,
+    /// The relay that each layer belongs to, and what passed it.
+    layers: Vec<(&'static str, &'a Meter)>,
     echo_callbacks: u64,
     turns: bufferevent::evreactor::Stats,
     calls: Calls,
@@ -334,19 +385,28 @@ impl Report<'_> {
         self.turns.polls + self.calls.receives + self.calls.sends
     }
 
+    /// Bytes that were given to a socket, or taken from one, once each.
+    fn hops(&self) -> u64 {
+        let tunnel = match self.layers.first() {
+            // What the bottom layer of the entry made, and took.
+            Some((_, bottom)) => bottom.down.made.get() + bottom.up.taken.get(),
+            None => self.entry.counters.up.get() + self.entry.counters.down.get(),
+        };
+        let ends = self.run.sent.get() + self.run.checked.get();
+        ends + tunnel + self.exit.counters.up.get() + self.exit.counters.down.get()
+    }
+
     fn table(&self) -> String {
         let Self {
             run,
-            relay,
+            entry,
+            exit,
             turns,
             calls,
             ..
         } = self;
         let (sent, back) = (run.sent.get(), run.checked.get());
-        let (up, down) = (relay.counters.up.get(), relay.counters.down.get());
-        // Client to relay to echo and back: every byte crosses four sockets.
-        let hops = sent + up + down + back;
-        let rows = [
+        let mut rows = vec![
             (
                 "data",
                 format!(
@@ -357,28 +417,37 @@ impl Report<'_> {
                 ),
             ),
             (
-                "relay",
+                "relays",
                 format!(
-                    "{} up, {} down, moved without copying",
-                    Bytes(up),
-                    Bytes(down)
+                    "entry {} up, {} down; exit {} up, {} down; moved without copying",
+                    Bytes(entry.counters.up.get()),
+                    Bytes(entry.counters.down.get()),
+                    Bytes(exit.counters.up.get()),
+                    Bytes(exit.counters.down.get())
                 ),
             ),
+        ];
+        rows.extend(
+            self.layers
+                .iter()
+                .map(|(relay, meter)| ("layer", row(relay, meter))),
+        );
+        rows.extend([
             (
                 "time",
                 format!(
                     "{:.2} s: {}/s each way, {}/s through sockets",
                     self.elapsed.as_secs_f64(),
                     Bytes(per_second(back, self.elapsed)),
-                    Bytes(per_second(hops, self.elapsed))
+                    Bytes(per_second(self.hops(), self.elapsed))
                 ),
             ),
             (
                 "callbacks",
                 format!(
-                    "{} clients, {} relay, {} echo",
+                    "{} clients, {} relays, {} echo",
                     run.callbacks.get(),
-                    relay.counters.callbacks.get(),
+                    entry.counters.callbacks.get() + exit.counters.callbacks.get(),
                     self.echo_callbacks
                 ),
             ),
@@ -399,38 +468,57 @@ impl Report<'_> {
                     calls.receives,
                     calls.sends,
                     self.system_calls(),
-                    Bytes(2 * hops / self.system_calls().max(1))
+                    Bytes(2 * self.hops() / self.system_calls().max(1))
                 ),
             ),
             (
                 "not counted",
                 "what comes once per connection: socket, connect, accept, close".into(),
             ),
-        ];
-        let lines = rows.map(|(name, value)| format!("{name:<13} {value}"));
-        lines.join("\n")
+        ]);
+        let lines = rows
+            .iter()
+            .map(|(name, value)| format!("{name:<13} {value}"));
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     fn json(&self) -> String {
         let Self {
             run,
-            relay,
+            entry,
+            exit,
             turns,
             calls,
             ..
         } = self;
+        let layers: Vec<_> = self
+            .layers
+            .iter()
+            .map(|(relay, meter)| {
+                json!({
+                    "relay": relay,
+                    "layer": meter.name,
+                    "down": {"taken": meter.down.taken.get(), "made": meter.down.made.get()},
+                    "up": {"taken": meter.up.taken.get(), "made": meter.up.made.get()},
+                    "seconds": meter.seconds(),
+                })
+            })
+            .collect();
         json!({
             "event": "demo",
             "bytes_sent": run.sent.get(),
             "bytes_checked": run.checked.get(),
-            "relay_bytes_up": relay.counters.up.get(),
-            "relay_bytes_down": relay.counters.down.get(),
+            "relay_bytes_up": entry.counters.up.get(),
+            "relay_bytes_down": entry.counters.down.get(),
+            "exit_bytes_up": exit.counters.up.get(),
+            "exit_bytes_down": exit.counters.down.get(),
+            "layers": layers,
             "connections": self.options.connections,
             "seconds": self.elapsed.as_secs_f64(),
             "bytes_per_second": per_second(run.checked.get(), self.elapsed),
             "callbacks": {
                 "clients": run.callbacks.get(),
-                "relay": relay.counters.callbacks.get(),
+                "relays": entry.counters.callbacks.get() + exit.counters.callbacks.get(),
                 "echo": self.echo_callbacks,
             },
             "turns": turns.turns,
@@ -445,6 +533,23 @@ impl Report<'_> {
         })
         .to_string()
     }
+}
+
+/// What a layer did, for people.
+fn row(relay: &str, meter: &Meter) -> String {
+    let ratio = |from: u64, to: u64| to as f64 / from.max(1) as f64;
+    let (down, up) = (&meter.down, &meter.up);
+    format!(
+        "{relay} {:<5} out {} -> {} (x {:.3}), in {} -> {} (x {:.3}), {:.2} s",
+        meter.name,
+        Bytes(down.taken.get()),
+        Bytes(down.made.get()),
+        ratio(down.taken.get(), down.made.get()),
+        Bytes(up.taken.get()),
+        Bytes(up.made.get()),
+        ratio(up.taken.get(), up.made.get()),
+        meter.seconds()
+    )
 }
 
 #[cfg(test)]

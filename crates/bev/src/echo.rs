@@ -4,12 +4,23 @@
 //! - Nothing is done per message but the one move from input to output.
 //! - A client that never reads costs two buffers: at the output's high mark its input is not read any more.
 
-use bufferevent::{Bev, Error, EventLoop, Handler, Interest, Listener, LoopHandle, Pressure, READ};
+use std::time::Duration;
 
-use crate::address::{Endpoint, Written};
+use bufferevent::{
+    Bev, Error, Event, EventLoop, Handler, Interest, Listener, LoopHandle, Pressure, READ,
+};
+
+use crate::address::{Place, Written};
 use crate::cli::{Common, EchoOptions};
 use crate::exit::{Code, Failure};
+use crate::layers::Stack;
 use crate::{BACKLOG, output, signals};
+
+/// How long the layers on a connection may take to shake hands.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long what is still to be sent may take after the peer's end.
+const LINGER: Duration = Duration::from_secs(60);
 
 /// Sends back.
 pub(crate) struct Echo;
@@ -32,6 +43,20 @@ impl Handler for Echo {
             Pressure::Eased => bev.resume(READ),
         };
     }
+
+    fn on_event(&mut self, bev: &Bev, event: &Event) {
+        part(bev, event);
+    }
+}
+
+/// Ends a connection whose peer has ended, each layer with its own end mark; frees one that broke.
+fn part(bev: &Bev, event: &Event) {
+    // Freed already: there is nothing left to end.
+    let _ = match event {
+        Event::Eof => bev.close(LINGER),
+        Event::Error { .. } | Event::Timeout(_) => bev.free().map(drop),
+        _ => Ok(()),
+    };
 }
 
 /// Throws away.
@@ -46,16 +71,25 @@ impl Handler for Sink {
     fn on_read(&mut self, bev: &Bev) {
         let _ = bev.input().drain(usize::MAX);
     }
+
+    fn on_event(&mut self, bev: &Bev, event: &Event) {
+        part(bev, event);
+    }
 }
 
 /// Starts the service on `events`: `serve` gives each connection its handler.
 pub(crate) fn listen(
     events: &LoopHandle,
-    endpoint: &Endpoint,
+    place: &Place,
+    stack: Stack,
     mark: usize,
     mut serve: impl FnMut(&Bev) -> Result<(), Error> + Send + 'static,
 ) -> Result<Listener, Failure> {
-    let accept = move |bev: Bev, _peer| {
+    let accept = move |transport: Bev, _peer| {
+        let bev = stack.put_on(&transport)?;
+        if !stack.is_empty() {
+            bev.set_connect_timeout(Some(HANDSHAKE))?;
+        }
         bev.set_read_watermark(0, mark)?;
         bev.set_write_watermark(0, mark)?;
         serve(&bev)?;
@@ -65,11 +99,11 @@ pub(crate) fn listen(
         .backlog(BACKLOG)
         .nodelay(true)
         .replace_stale(true)
-        .bind(endpoint.resolve()?, accept)
+        .bind(place.endpoint.resolve()?, accept)
         .map_err(|error| {
             Failure::because(
                 Code::Unreachable,
-                format_args!("cannot listen on {endpoint}"),
+                format_args!("cannot listen on {place}"),
                 &error,
             )
         })
@@ -82,13 +116,20 @@ pub(crate) fn run(
     options: &EchoOptions,
 ) -> Result<(), Failure> {
     let discard = options.discard;
-    let listener = listen(events, &options.listen, options.buffer.get(), move |bev| {
-        if discard {
-            bev.set_handler(Sink)
-        } else {
-            bev.set_handler(Echo)
-        }
-    })?;
+    let stack = Stack::prepare(&options.listen)?;
+    let listener = listen(
+        events,
+        &options.listen,
+        stack,
+        options.buffer.get(),
+        move |bev| {
+            if discard {
+                bev.set_handler(Sink)
+            } else {
+                bev.set_handler(Echo)
+            }
+        },
+    )?;
     let stop = LoopHandle::clone(events);
     let _signals = signals::on_termination(events, move || stop.exit())?;
     let address = listener

@@ -7,11 +7,14 @@
 
 mod address;
 mod cat;
+mod cert;
 mod cli;
 mod data;
 mod demo;
 mod echo;
 mod exit;
+mod layers;
+mod meter;
 mod output;
 mod relay;
 mod session;
@@ -47,12 +50,13 @@ fn run(cli: Option<Cli>) -> Result<(), Failure> {
         return Ok(());
     };
     start_log(&common)?;
-    let events = event_loop(&common)?;
+    let events = || event_loop(&common);
     match &command {
-        Command::Demo(options) => demo::run(&events, &common, options),
-        Command::Cat(options) => cat::run(&events, options),
-        Command::Relay(options) => relay::run(&events, &common, options),
-        Command::Echo(options) => echo::run(&events, &common, options),
+        Command::Cert(options) => cert::run(&common, options),
+        Command::Demo(options) => demo::run(&events()?, &common, options),
+        Command::Cat(options) => cat::run(&events()?, options),
+        Command::Relay(options) => relay::run(&events()?, &common, options),
+        Command::Echo(options) => echo::run(&events()?, &common, options),
     }
 }
 

@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 
 use bufferevent::{Address, Bev, EventLoop, Listener, LoopHandle};
 
-use crate::address::{Endpoint, Written};
+use crate::address::{Place, Written};
 use crate::cli::{Common, RelayOptions};
 use crate::exit::{Code, Failure};
+use crate::layers::Stack;
 use crate::stats::Counters;
 use crate::{BACKLOG, output, session, signals};
 
@@ -32,7 +33,7 @@ pub(crate) struct Limits {
     pub(crate) max_connections: Option<NonZeroU64>,
     /// Without a byte in either direction.
     pub(crate) idle_timeout: Option<Duration>,
-    /// Until the upstream answers.
+    /// Until the upstream answers, and until the layers on either side have shaken hands.
     pub(crate) connect_timeout: Option<Duration>,
 }
 
@@ -40,6 +41,9 @@ pub(crate) struct Limits {
 pub(crate) struct Relay {
     pub(crate) events: LoopHandle,
     pub(crate) upstream: Address,
+    /// The layers on what is accepted, and on what is connected.
+    pub(crate) below: Stack,
+    pub(crate) above: Stack,
     pub(crate) limits: Limits,
     pub(crate) counters: Counters,
     phase: Mutex<Phase>,
@@ -58,11 +62,25 @@ impl Relay {
     /// Starts to listen on `events`.
     pub(crate) fn start(
         events: &LoopHandle,
-        listen: &Endpoint,
-        upstream: Address,
+        listen: &Place,
+        connect: &Place,
         limits: Limits,
     ) -> Result<Arc<Self>, Failure> {
-        let at = listen.resolve()?;
+        let (below, above) = (Stack::prepare(listen)?, Stack::prepare(connect)?);
+        Self::start_with(events, listen, below, connect, above, limits)
+    }
+
+    /// As [`start`](Self::start), with layers that are ready.
+    pub(crate) fn start_with(
+        events: &LoopHandle,
+        listen: &Place,
+        below: Stack,
+        connect: &Place,
+        above: Stack,
+        limits: Limits,
+    ) -> Result<Arc<Self>, Failure> {
+        let at = listen.endpoint.resolve()?;
+        let upstream = connect.endpoint.resolve()?;
         if leads_back(&at, &upstream) {
             return Err(Failure::new(
                 Code::Usage,
@@ -72,6 +90,8 @@ impl Relay {
         let relay = Arc::new(Self {
             events: events.clone(),
             upstream,
+            below,
+            above,
             limits,
             counters: Counters::default(),
             phase: Mutex::new(Phase::Starting),
@@ -200,8 +220,7 @@ pub(crate) fn run(
     common: &Common,
     options: &RelayOptions,
 ) -> Result<(), Failure> {
-    let upstream = options.connect.resolve()?;
-    let relay = Relay::start(events, &options.listen, upstream, options.limits())?;
+    let relay = Relay::start(events, &options.listen, &options.connect, options.limits())?;
     let draining = relay.clone();
     let deadline = options.drain;
     let _signals = signals::on_termination(events, move || draining.drain(deadline))?;

@@ -79,8 +79,9 @@ struct Side {
 }
 
 /// Joins an accepted connection to a new one to the relay's upstream.
-pub(crate) fn join(relay: &Arc<Relay>, client: &Bev, peer: Address) -> Result<(), Error> {
+pub(crate) fn join(relay: &Arc<Relay>, transport: &Bev, peer: Address) -> Result<(), Error> {
     tracing::debug!(client = %Written(&peer), "accepted");
+    let client = relay.below.put_on(transport)?;
     let session = Arc::new(Session {
         relay: relay.clone(),
         peer,
@@ -92,32 +93,40 @@ pub(crate) fn join(relay: &Arc<Relay>, client: &Bev, peer: Address) -> Result<()
         other: client.clone(),
         session: session.clone(),
     };
-    let connecting = Builder::new(&relay.events).nodelay(true).handler(handler);
-    let upstream = match connecting.connect(&relay.upstream) {
+    let connecting = Builder::new(&relay.events).nodelay(true);
+    let connected = connecting
+        .connect(&relay.upstream)
+        .and_then(|transport| relay.above.put_on(&transport));
+    let upstream = match connected {
         Ok(upstream) => upstream,
         Err(error) => {
             session.unreachable(&error);
             return client.free().map(drop);
         }
     };
-    client
-        .set_handler(Side {
-            way: Way::Up,
-            other: upstream.clone(),
-            session,
+    upstream
+        .set_handler(handler)
+        .and_then(|()| {
+            client.set_handler(Side {
+                way: Way::Up,
+                other: upstream.clone(),
+                session,
+            })
         })
-        .and_then(|()| upstream.set_connect_timeout(relay.limits.connect_timeout))
         .and_then(|()| prepare(&upstream, &relay.limits))
         // Last: what has arrived is told from inside, and may end it all.
-        .and_then(|()| prepare(client, &relay.limits))
-        // The listener frees the client.
-        .inspect_err(|_| drop(upstream.free()))
+        .and_then(|()| prepare(&client, &relay.limits))
+        .inspect_err(|_| {
+            let _ = upstream.free();
+            let _ = client.free();
+        })
 }
 
 fn prepare(side: &Bev, limits: &Limits) -> Result<(), Error> {
     let mark = limits.buffer.get();
     side.set_read_watermark(0, mark)?;
     side.set_write_watermark(0, mark)?;
+    side.set_connect_timeout(limits.connect_timeout)?;
     if limits.idle_timeout.is_some() {
         side.set_idle_timeout(limits.idle_timeout)?;
     }
@@ -125,6 +134,12 @@ fn prepare(side: &Bev, limits: &Limits) -> Result<(), Error> {
 }
 
 impl Session {
+    /// The client's layers have not come about: it does not speak what it should, or is not trusted.
+    fn refused(&self, error: &Error) {
+        self.broken.store(true, Ordering::Relaxed);
+        tracing::warn!(client = %Written(&self.peer), "refused: {}", Chain(error));
+    }
+
     fn unreachable(&self, error: &Error) {
         self.relay.counters.unreachable.add(1);
         tracing::warn!(
@@ -180,7 +195,7 @@ impl Handler for Side {
                 direction: None,
                 error,
             } => {
-                self.session.unreachable(error);
+                self.never_stood(error);
                 self.free_both(bev);
             }
             Event::Error {
@@ -200,8 +215,13 @@ impl Handler for Side {
                 self.over(bev, self.way.back());
             }
             Event::Timeout(Deadline::Connect) => {
-                let error = Error::io("socket", "connect", std::io::ErrorKind::TimedOut.into());
-                self.session.unreachable(&error);
+                let layer = match self.way {
+                    Way::Up => &self.session.relay.below,
+                    Way::Down => &self.session.relay.above,
+                };
+                let layer = layer.top_name().unwrap_or("socket");
+                let error = Error::io(layer, "connect", std::io::ErrorKind::TimedOut.into());
+                self.never_stood(&error);
                 self.free_both(bev);
             }
             Event::Timeout(deadline) => {
@@ -221,6 +241,14 @@ impl Side {
         let before = self.session.over.fetch_or(way.bit(), Ordering::Relaxed);
         if before | way.bit() == Way::Up.bit() | Way::Down.bit() {
             self.free_both(bev);
+        }
+    }
+
+    /// This side's connection, or the handshake of a layer on it, has failed.
+    fn never_stood(&self, error: &Error) {
+        match self.way {
+            Way::Up => self.session.refused(error),
+            Way::Down => self.session.unreachable(error),
         }
     }
 

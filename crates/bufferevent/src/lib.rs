@@ -10,6 +10,7 @@
 //! | `pair` (default) | [`pair()`] | `bufferevent-pair` |
 //! | `filter` (default) | `Filter`, and `FilterExt`, which puts filters on any bufferevent | `bufferevent-filter` |
 //! | `zlib` | `Zlib`: zlib, deflate and gzip as filters | `bufferevent-zlib` |
+//! | `tls` | `TlsClient`, `TlsServer`: TLS 1.2 and 1.3 as filters | `bufferevent-tls` |
 //!
 //! ```
 //! # #[cfg(feature = "socket")] {
@@ -55,6 +56,9 @@ pub use bufferevent_socket::{
 };
 #[cfg(feature = "socket")]
 pub use evreactor::{self, EventLoop, LoopHandle};
+
+#[cfg(feature = "tls")]
+pub use bufferevent_tls::{self as tls, Tls, TlsClient, TlsServer};
 
 #[cfg(feature = "zlib")]
 pub use bufferevent_zlib::{self as zlib, Zlib};

@@ -1,0 +1,420 @@
+//! Layers on the command line: what `+tls` and `+zlib` say, and the filters that come of it.
+//!
+//! | option | of | on | says |
+//! |---|---|---|---|
+//! | `cert=`, `key=` | tls | both sides | the certificate chain and private key to show, PEM files |
+//! | `ca=` | tls | both sides | whom to trust, a PEM file; without it a client trusts what this machine does |
+//! | `name=` | tls | connect | whom the server must be; without it the host of the address |
+//! | `alpn=` | tls | both sides | application protocols, `:` between them, the best first |
+//! | `verify=` | tls | both sides | `required`, `optional` or `none`: whether the peer must show who it is |
+//! | `level=`, `format=` | zlib | both sides | 0 to 9; `zlib`, `deflate` or `gzip` |
+//!
+//! # Invariants
+//! - Parsing opens no file; [`Stack::prepare`] opens them all, once, when the program starts.
+//! - A stack that was prepared puts its layers on any number of connections, each with filters of its own.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bufferevent::tls::{TlsClient, TlsServer};
+use bufferevent::zlib::Format;
+use bufferevent::{Bev, Error, FilterExt as _, Kind, Options, Zlib};
+
+use crate::address::{BadAddress, Endpoint, Place, Side, bad};
+use crate::cert::Identity;
+use crate::exit::{Code, Failure};
+use crate::meter::{Meter, Metered};
+
+/// A layer, as written.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Layer {
+    Tls(TlsOptions),
+    Zlib(ZlibOptions),
+}
+
+/// What is said of a TLS layer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct TlsOptions {
+    side: Side,
+    ca: Option<PathBuf>,
+    identity: Option<(PathBuf, PathBuf)>,
+    name: Option<String>,
+    alpn: Vec<String>,
+    verify: Verify,
+}
+
+/// Whether a peer must show who it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Verify {
+    Required,
+    Optional,
+    None,
+}
+
+/// What is said of a zlib layer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct ZlibOptions {
+    level: Option<u32>,
+    format: Format,
+}
+
+/// The options of one layer, each at most once.
+struct Given<'a> {
+    layer: &'static str,
+    options: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Given<'a> {
+    fn parse(
+        layer: &'static str,
+        known: &[&str],
+        options: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, BadAddress> {
+        let mut seen = BTreeSet::new();
+        let mut given = Vec::new();
+        for option in options {
+            let Some((key, value)) = option.split_once('=') else {
+                return bad(format!(
+                    "`{option}` is no option of {layer}: expected KEY=VALUE"
+                ));
+            };
+            if !known.contains(&key) {
+                let known = known.join(", ");
+                return bad(format!(
+                    "`{key}` is no option of {layer}; there are {known}"
+                ));
+            }
+            if value.is_empty() {
+                return bad(format!("`{key}=` of {layer} has no value"));
+            }
+            if !seen.insert(key) {
+                return bad(format!("`{key}` of {layer} is there twice"));
+            }
+            given.push((key, value));
+        }
+        Ok(Self {
+            layer,
+            options: given,
+        })
+    }
+
+    fn get(&self, key: &str) -> Option<&'a str> {
+        let found = self.options.iter().find(|(given, _)| *given == key);
+        found.map(|(_, value)| *value)
+    }
+}
+
+impl Layer {
+    /// What stands between one `+` and the next.
+    pub(crate) fn parse(text: &str, side: Side) -> Result<Self, BadAddress> {
+        let mut parts = text.split(',');
+        match parts.next() {
+            Some("tls") => {
+                let known = ["ca", "cert", "key", "name", "alpn", "verify"];
+                TlsOptions::of(&Given::parse("tls", &known, parts)?, side).map(Self::Tls)
+            }
+            Some("zlib") => {
+                let given = Given::parse("zlib", &["level", "format"], parts)?;
+                ZlibOptions::of(&given).map(Self::Zlib)
+            }
+            name => bad(format!(
+                "`+{}` is no layer; there are +tls and +zlib",
+                name.unwrap_or_default()
+            )),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Tls(_) => "tls",
+            Self::Zlib(_) => "zlib",
+        }
+    }
+}
+
+impl TlsOptions {
+    fn of(given: &Given<'_>, side: Side) -> Result<Self, BadAddress> {
+        let identity = match (given.get("cert"), given.get("key")) {
+            (Some(chain), Some(key)) => Some((chain.into(), key.into())),
+            (None, None) => None,
+            (Some(_), None) => {
+                return bad("cert= of tls needs key=, the private key that goes with it");
+            }
+            (None, Some(_)) => {
+                return bad("key= of tls needs cert=, the certificate that goes with it");
+            }
+        };
+        let ca = given.get("ca").map(PathBuf::from);
+        let verify = match given.get("verify") {
+            Some("required") => Verify::Required,
+            Some("optional") => Verify::Optional,
+            Some("none") => Verify::None,
+            None if side == Side::Connect || ca.is_some() => Verify::Required,
+            None => Verify::None,
+            Some(other) => {
+                return bad(format!(
+                    "`verify={other}` of {}: expected required, optional or none",
+                    given.layer
+                ));
+            }
+        };
+        match (side, verify) {
+            (Side::Connect, Verify::Optional) => {
+                return bad("verify=optional is for a server: a client verifies or does not");
+            }
+            (Side::Listen, Verify::Required | Verify::Optional) if ca.is_none() => {
+                return bad(
+                    "verify= of a tls server needs ca=, who may have issued the clients' certificates",
+                );
+            }
+            (Side::Connect | Side::Listen, Verify::None) if ca.is_some() => {
+                return bad("ca= of tls has no meaning with verify=none");
+            }
+            (Side::Listen, _) if identity.is_none() => {
+                return bad("a tls server needs cert= and key=; bev cert makes some for trying");
+            }
+            (Side::Listen, _) if given.get("name").is_some() => {
+                return bad("name= of tls is for the connecting side");
+            }
+            (Side::Connect | Side::Listen, _) => {}
+        }
+        Ok(Self {
+            side,
+            ca,
+            identity,
+            name: given.get("name").map(str::to_owned),
+            alpn: given
+                .get("alpn")
+                .map_or_else(Vec::new, |all| all.split(':').map(str::to_owned).collect()),
+            verify,
+        })
+    }
+}
+
+impl ZlibOptions {
+    fn of(given: &Given<'_>) -> Result<Self, BadAddress> {
+        let level = match given.get("level").map(str::parse) {
+            None => None,
+            Some(Ok(level @ 0..=9)) => Some(level),
+            Some(_) => return bad("level= of zlib: expected 0 to 9"),
+        };
+        let format = match given.get("format") {
+            None | Some("zlib") => Format::Zlib,
+            Some("deflate") => Format::Deflate,
+            Some("gzip") => Format::Gzip,
+            Some(other) => {
+                return bad(format!(
+                    "`format={other}` of {}: expected zlib, deflate or gzip",
+                    given.layer
+                ));
+            }
+        };
+        Ok(Self { level, format })
+    }
+}
+
+/// The layers of a place, ready to be put on connections.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stack {
+    layers: Vec<(Maker, Arc<Meter>)>,
+}
+
+/// What makes the filters of one layer.
+#[derive(Clone, Debug)]
+enum Maker {
+    Client(TlsClient),
+    Server(TlsServer),
+    Zlib(ZlibOptions),
+}
+
+/// The two ends of a tunnel through the layers in `text`, as they stand in an address: who connects, and who listens. TLS has
+/// no options here; both sides use `identity`.
+pub(crate) fn tunnel(text: &str, identity: &Identity) -> Result<(Stack, Stack), Failure> {
+    let (mut near, mut far) = (Stack::default(), Stack::default());
+    for layer in text.split('+').filter(|layer| !layer.is_empty()) {
+        let (client, server) = match layer {
+            "tls" => identity.both_sides()?,
+            other => match Layer::parse(other, Side::Connect) {
+                Ok(Layer::Zlib(zlib)) => (Maker::Zlib(zlib), Maker::Zlib(zlib)),
+                Ok(Layer::Tls(_)) => {
+                    let why =
+                        "+tls has no options in a tunnel: its certificates are made at the start";
+                    return Err(Failure::new(Code::Usage, why));
+                }
+                Err(error) => return Err(Failure::because(Code::Usage, "--layers", &error)),
+            },
+        };
+        let name = match &client {
+            Maker::Client(_) | Maker::Server(_) => "tls",
+            Maker::Zlib(_) => "zlib",
+        };
+        near.layers.push((client, Arc::new(Meter::new(name))));
+        far.layers.push((server, Arc::new(Meter::new(name))));
+    }
+    Ok((near, far))
+}
+
+impl Identity {
+    /// A client that trusts it, and a server that shows it.
+    fn both_sides(&self) -> Result<(Maker, Maker), Failure> {
+        let failed = |error| Failure::because(Code::Runtime, "tls", &error);
+        let client = TlsClient::builder("localhost").roots_pem(self.ca.as_bytes());
+        let server = TlsServer::new(self.chain.as_bytes(), self.key.as_bytes());
+        Ok((
+            Maker::Client(client.build().map_err(failed)?),
+            Maker::Server(server.map_err(failed)?),
+        ))
+    }
+}
+
+impl Stack {
+    /// Opens what the layers of a place name.
+    pub(crate) fn prepare(place: &Place) -> Result<Self, Failure> {
+        let prepared = place.layers.iter().map(|layer| {
+            let maker = match layer {
+                Layer::Tls(options) => options.prepare(&place.endpoint)?,
+                Layer::Zlib(options) => Maker::Zlib(*options),
+            };
+            Ok((maker, Arc::new(Meter::new(layer.name()))))
+        });
+        Ok(Self {
+            layers: prepared.collect::<Result<_, Failure>>()?,
+        })
+    }
+
+    /// Whether there is no layer.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.layers.is_empty()
+    }
+
+    /// The name of the layer on top.
+    pub(crate) fn top_name(&self) -> Option<&'static str> {
+        self.layers.last().map(|(_, meter)| meter.name)
+    }
+
+    /// What passed each layer, the bottom first, on all its connections together.
+    pub(crate) fn meters(&self) -> impl Iterator<Item = &Arc<Meter>> {
+        self.layers.iter().map(|(_, meter)| meter)
+    }
+
+    /// Puts the layers on a connection, which is freed with the top of them. If one cannot be put on, all are freed.
+    pub(crate) fn put_on(&self, transport: &Bev) -> Result<Bev, Error> {
+        let mut top = transport.clone();
+        for (maker, meter) in &self.layers {
+            let meter = meter.clone();
+            let options = Options::CLOSE_ON_FREE;
+            let put = match maker {
+                Maker::Client(client) => {
+                    top.filter(options, Metered::new(tls(client.filter())?, meter))
+                }
+                Maker::Server(server) => {
+                    top.filter(options, Metered::new(tls(server.filter())?, meter))
+                }
+                Maker::Zlib(zlib) => top.filter(options, Metered::new(zlib.filter()?, meter)),
+            };
+            // One that cannot go on takes those below along.
+            top = put.inspect_err(|_| drop(top.free()))?;
+        }
+        Ok(top)
+    }
+}
+
+/// A filter, or the error of a stack that has none.
+fn tls<F>(made: Result<F, bufferevent::tls::SetupError>) -> Result<F, Error> {
+    made.map_err(|error| Error::new(Kind::Misuse, "tls", "filter").with_source(error))
+}
+
+impl ZlibOptions {
+    fn filter(self) -> Result<Zlib, Error> {
+        let builder = Zlib::builder().format(self.format);
+        match self.level {
+            Some(level) => builder.level(level),
+            None => builder,
+        }
+        .build()
+    }
+}
+
+impl TlsOptions {
+    /// Reads the files and checks that they fit together.
+    fn prepare(&self, endpoint: &Endpoint) -> Result<Maker, Failure> {
+        let ca = self.ca.as_deref().map(read).transpose()?;
+        let identity = match &self.identity {
+            Some((chain, key)) => Some((read(chain)?, read(key)?)),
+            None => None,
+        };
+        let made = match self.side {
+            Side::Connect => self.client(endpoint, ca.as_deref(), identity.as_ref())?,
+            Side::Listen => self.server(ca.as_deref(), identity.as_ref()),
+        };
+        made.map_err(|error| Failure::because(Code::Usage, self, &error))
+    }
+
+    fn client(
+        &self,
+        endpoint: &Endpoint,
+        ca: Option<&[u8]>,
+        identity: Option<&(Vec<u8>, Vec<u8>)>,
+    ) -> Result<Result<Maker, bufferevent::tls::SetupError>, Failure> {
+        let name = match (&self.name, endpoint) {
+            (Some(name), _) => name.clone(),
+            (None, Endpoint::Tcp(address)) => address.ip().to_string(),
+            (None, Endpoint::Name { host, .. }) => host.clone(),
+            (None, Endpoint::Unix(_)) => {
+                let why = "tls over a path needs name=, whom the server must be";
+                return Err(Failure::new(Code::Usage, why));
+            }
+        };
+        let mut builder = TlsClient::builder(&name).alpn(&self.alpn);
+        if let Some(ca) = ca {
+            builder = builder.roots_pem(ca);
+        }
+        if let Some((chain, key)) = identity {
+            builder = builder.certificate(chain, key);
+        }
+        if self.verify == Verify::None {
+            builder = builder.dangerous_accept_any_certificate();
+        }
+        Ok(builder.build().map(Maker::Client))
+    }
+
+    fn server(
+        &self,
+        ca: Option<&[u8]>,
+        identity: Option<&(Vec<u8>, Vec<u8>)>,
+    ) -> Result<Maker, bufferevent::tls::SetupError> {
+        let mut builder = TlsServer::builder().alpn(&self.alpn);
+        if let Some((chain, key)) = identity {
+            builder = builder.certificate(chain, key);
+        }
+        builder = match (self.verify, ca) {
+            (Verify::Required, Some(ca)) => builder.require_client_certificate(ca),
+            (Verify::Optional, Some(ca)) => builder.ask_for_client_certificate(ca),
+            (Verify::Required | Verify::Optional | Verify::None, _) => builder,
+        };
+        builder.build().map(Maker::Server)
+    }
+}
+
+impl fmt::Display for TlsOptions {
+    /// Which layer it is, with the files that it names.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("tls")?;
+        if let Some(ca) = &self.ca {
+            write!(f, ",ca={}", ca.display())?;
+        }
+        if let Some((chain, key)) = &self.identity {
+            write!(f, ",cert={},key={}", chain.display(), key.display())?;
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| {
+        let what = format_args!("cannot read {}", path.display());
+        Failure::because(Code::Usage, what, &error)
+    })
+}
