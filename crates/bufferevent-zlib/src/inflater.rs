@@ -23,15 +23,18 @@ use crate::source;
 use crate::stats::Volume;
 
 /// The least and the most room in bytes that the codec is given at a time. Every piece costs it a copy of its window, so long ones pay: 16 KiB
-/// ran at 0.70 of the bare codec, 256 KiB at 0.96. The most is also what a ratio can be overstepped by.
+/// ran at 0.70 of the bare codec, 256 KiB at 0.97. The most is also what a ratio can be overstepped by.
 const LEAST_PIECE: usize = 512;
 const MOST_PIECE: usize = 256 * 1024;
 
 /// Room in bytes above which it is memory of its own, and not room behind the last byte of the sink.
 const OWN_SEGMENT: usize = 4 * 1024;
 
-/// Plain bytes for which room is reserved for each compressed one at first. If they fill it, the next piece is twice as long.
-const LIKELY_RATIO: usize = 4;
+/// Plain bytes for which room is made for each compressed one at first; twice as many after each time they filled it.
+const LIKELY_RATIO: usize = 8;
+
+/// Compressed bytes that are taken to be there, at least, when room is made: the codec may hold some.
+const LEAST_CHUNK: usize = 64;
 
 /// Where the input stream stands. zlib and deflate begin in the body and end behind it.
 ///
@@ -78,8 +81,8 @@ pub(crate) struct Inflater {
     /// Made with the first byte: an idle connection has none.
     codec: Option<Decompress>,
     held: Held,
-    /// Room for the next piece, in bytes.
-    piece: usize,
+    /// Plain bytes for each compressed one that room is made for.
+    ratio: usize,
     /// Of the member that is read; gzip alone has one.
     crc: Crc,
     guard: Guard,
@@ -99,7 +102,7 @@ impl Inflater {
             },
             codec: None,
             held: Held::Nothing,
-            piece: LEAST_PIECE,
+            ratio: LIKELY_RATIO,
             crc: Crc::new(),
             guard: Guard::new(settings),
             complete: 0,
@@ -137,11 +140,7 @@ impl Inflater {
         sink: &mut Sink<'_>,
         mode: Mode,
     ) -> Result<Verdict, Error> {
-        self.piece = source
-            .chunk()
-            .len()
-            .saturating_mul(LIKELY_RATIO)
-            .clamp(LEAST_PIECE, MOST_PIECE);
+        self.ratio = LIKELY_RATIO;
         loop {
             source::load(source, self.format, "inflate")?;
             let pace = match &mut self.state {
@@ -255,7 +254,11 @@ impl Inflater {
         self.open()?;
         let codec = self.codec.as_mut().expect("it was just made");
         let crc = (self.format == Format::Gzip).then_some(&mut self.crc);
-        let at_most = self.guard.left(self.piece);
+        let chunk = source.chunk().len().max(LEAST_CHUNK);
+        let piece = chunk
+            .saturating_mul(self.ratio)
+            .clamp(LEAST_PIECE, MOST_PIECE);
+        let at_most = self.guard.left(piece);
         let Some(done) = inflate(codec, crc, source.chunk(), sink, at_most) else {
             return Err(Error::new(Kind::OutOfMemory, self.format.name(), "inflate"));
         };
@@ -267,8 +270,8 @@ impl Inflater {
             Room::Filled => Held::Perhaps,
             Room::Left => Held::Nothing,
         };
-        if done.room == Room::Filled {
-            self.piece = (self.piece * 2).min(MOST_PIECE);
+        if done.room == Room::Filled && piece < MOST_PIECE {
+            self.ratio = self.ratio.saturating_mul(2);
         }
         match done.status {
             Ok(Status::StreamEnd) => {
