@@ -13,8 +13,8 @@ pub(crate) const TABLE: &str = "\
 Exit codes:
   0  done; everything that was to be delivered was
   1  failed while running: an I/O error, a broken stream
-  2  wrong usage: flags, addresses, numbers
-  3  cannot listen or connect: the port is in use, nobody answers, no such path
+  2  wrong usage: flags, addresses, numbers, certificates and keys
+  3  cannot listen or connect: the port is in use, nobody answers, no such path, a handshake failed
   4  the demo got other bytes back than it sent
   5  ended by a signal with connections cut: the drain deadline passed, or a second signal came";
 
