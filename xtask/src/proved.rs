@@ -144,7 +144,7 @@ mod tests {
         );
         assert_eq!(
             verdict("F1", &[record(Book::Faults, "F1", Outcome::Passed)]),
-            Verdict::Later
+            Verdict::Missing
         );
     }
 
