@@ -32,6 +32,9 @@
 //!   the peer is an EOF; writing goes on.
 //! - The end of what is below without a close_notify is an error of the kind [`Truncated`](bufferevent_core::Kind::Truncated), since anybody on the
 //!   way could have cut the stream there; [`allow_dirty_shutdown`](ClientBuilder::allow_dirty_shutdown) takes it for an EOF.
+//! - After the handshake the layer reads when the user does. With TLS 1.3 a client's handshake is over before the server has judged
+//!   its certificate: who only writes does not hear of a refusal. And tickets that nobody read make a socket that is closed
+//!   send a reset, as unread bytes always do.
 //! - An error has a [`Failure`] as its source, which says why in one [`Reason`], and what rustls said.
 //! - Small writes of one turn go out as one record, large ones as full ones.
 //!
