@@ -313,9 +313,12 @@ fn a_handshake_completes_while_reading_is_disabled_and_before_any_byte_of_the_us
     let near = near.filter(Options::EMPTY, Greeting::new()).unwrap();
     // One that stands above it and does not read, either.
     let top = near.filter(Options::EMPTY, Identity).unwrap();
-    let far = far.filter(Options::EMPTY, Greeting::new()).unwrap();
-    let (heard, other) = (listen(&top), listen(&far));
+    let heard = listen(&top);
     top.write(b"early").unwrap();
+    events.run();
+    assert_eq!(heard.lock().unwrap().order, Vec::<String>::new());
+    let far = far.filter(Options::EMPTY, Greeting::new()).unwrap();
+    let other = listen(&far);
     events.run();
     assert_eq!(heard.lock().unwrap().order, ["connected", "write"]);
     assert_eq!(other.lock().unwrap().order, ["connected"]);
@@ -601,7 +604,8 @@ fn a_flush_that_takes_many_calls_is_not_over_before_the_last() {
         .filter(Options::EMPTY, from_fn("slow", pass, slow))
         .unwrap();
     far.enable(READ).unwrap();
-    top.write(&[7; 500]).unwrap();
+    // More than the pushes of one flush can bring out.
+    top.write(&[7; 5_000]).unwrap();
     events.run();
     assert_eq!(far.input().len(), 0);
     assert_eq!(
@@ -609,7 +613,7 @@ fn a_flush_that_takes_many_calls_is_not_over_before_the_last() {
         Flushed::Some
     );
     events.run();
-    assert_eq!(far.input().len(), 500);
+    assert_eq!(far.input().len(), 5_000);
 }
 
 /// Gives up only when asked to write what it was given to read.
@@ -691,4 +695,113 @@ fn a_filter_that_leaves_bytes_at_the_end_is_told_of() {
     events.run();
     assert_eq!(contents(&far), b"ab");
     assert_eq!(heard.lock().unwrap().ends, ["error pairs finish"]);
+}
+
+#[test]
+fn bytes_that_a_filter_leaves_of_an_ended_source_are_told_of() {
+    spec!(F4);
+    let (events, near, far) = joined();
+    // Takes pairs, and waits for the second byte of one for ever.
+    let pairs = |source: &mut EvBuffer, sink: &mut Sink<'_>, _: Mode| {
+        let mut two = [0; 2];
+        while source.len() >= 2 && sink.room() >= 2 {
+            source.remove(&mut two);
+            sink.append_slice(&two);
+        }
+        Ok(if source.len() < 2 {
+            Verdict::NeedInput
+        } else {
+            Verdict::Full
+        })
+    };
+    let top = near
+        .filter(Options::EMPTY, from_fn("pairs", pairs, pass))
+        .unwrap();
+    let heard = listen(&top);
+    top.enable(READ).unwrap();
+    far.write(b"abc").unwrap();
+    far.finish().unwrap();
+    events.run();
+    assert_eq!(contents(&top), b"ab");
+    assert_eq!(heard.lock().unwrap().ends, ["error pairs input"]);
+    assert_eq!(heard.lock().unwrap().errors[0].kind(), Kind::Truncated);
+    top.free().unwrap();
+    assert_eq!(contents(&near), b"c", "it is there still");
+}
+
+/// Refuses whatever comes as the answer of its handshake, and says so.
+#[derive(Default)]
+struct Refusing {
+    alert: bool,
+}
+
+impl Filter for Refusing {
+    fn name(&self) -> &'static str {
+        "refusing"
+    }
+    fn input(
+        &mut self,
+        source: &mut EvBuffer,
+        _: &mut Sink<'_>,
+        _: Mode,
+    ) -> Result<Verdict, Error> {
+        if source.is_empty() {
+            return Ok(Verdict::NeedInput);
+        }
+        self.alert = true;
+        Err(Error::new(Kind::Peer, "refusing", "handshake"))
+    }
+    fn output(&mut self, _: &mut EvBuffer, sink: &mut Sink<'_>, _: Mode) -> Result<Verdict, Error> {
+        if std::mem::take(&mut self.alert) {
+            sink.append_slice(b"alert");
+        }
+        Ok(Verdict::NeedInput)
+    }
+    fn wants(&self) -> Wants {
+        Wants {
+            read: true,
+            write: self.alert,
+        }
+    }
+    fn handshaking(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn an_alert_goes_out_when_a_handshake_fails() {
+    spec!(F4);
+    let (events, near, far) = joined();
+    let top = near
+        .filter(Options::CLOSE_ON_FREE, Refusing::default())
+        .unwrap();
+    let heard = listen(&top);
+    far.enable(READ).unwrap();
+    far.write(b"x").unwrap();
+    events.run();
+    assert_eq!(heard.lock().unwrap().order, ["error refusing handshake"]);
+    assert_eq!(contents(&far), b"alert");
+    assert_eq!(top.write(b"x").unwrap_err().kind(), Kind::Ended);
+}
+
+#[test]
+fn a_filter_that_says_progress_and_moves_nothing_is_asked_once_per_change() {
+    spec!(F3);
+    let (events, near, far) = joined();
+    let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = calls.clone();
+    let idle = move |_: &mut EvBuffer, _: &mut Sink<'_>, _: Mode| {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(Verdict::Progress)
+    };
+    let top = near
+        .filter(Options::EMPTY, from_fn("idle", idle, pass))
+        .unwrap();
+    top.enable(READ).unwrap();
+    for _ in 0..10 {
+        far.write(b"x").unwrap();
+        events.run();
+    }
+    let calls = calls.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((10..=40).contains(&calls), "{calls} calls for 10 changes");
 }

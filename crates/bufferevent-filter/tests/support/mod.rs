@@ -115,6 +115,8 @@ impl Filter for Greeting {
         sink: &mut Sink<'_>,
         mode: Mode,
     ) -> Result<Verdict, Error> {
+        let early = !source.is_empty() && !self.to_hear.is_empty();
+        assert!(!early, "the user's bytes come behind the handshake");
         let said = sink.append_slice(self.to_say);
         self.to_say = &self.to_say[said..];
         if !self.to_say.is_empty() {
