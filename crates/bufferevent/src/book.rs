@@ -28,6 +28,7 @@ pages! {
     Close: "../../../docs/guide/close.md",
     Filters: "../../../docs/guide/filters.md",
     WritingAFilter: "../../../docs/guide/writing-a-filter.md",
+    Tls: "../../../docs/guide/tls.md",
     OwnLayer: "../../../docs/guide/own-layer.md",
     Testing: "../../../docs/guide/testing.md",
     Backend: "../../../docs/guide/backend.md",
