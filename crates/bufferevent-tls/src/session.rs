@@ -7,7 +7,7 @@
 //!
 //! Source: rustls `ConnectionCommon`; for the last invariant CVE-2024-32650, where a peer's close_notify made such a loop spin.
 
-use std::io::{self, IoSlice, Read, Write as _};
+use std::io::{self, BufRead as _, IoSlice, Read, Write as _};
 
 use bufferevent_filter::Sink;
 use evbuffer::EvBuffer;
@@ -19,9 +19,6 @@ const RECORD: usize = 1 << 14;
 
 /// Pieces that go into one record without having been put together first.
 const PIECES: usize = 16;
-
-/// Plaintext that is lent room for at a time: what one record holds.
-const LENT: usize = RECORD;
 
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -101,17 +98,15 @@ impl Session {
 
     /// Moves plaintext into `sink`, as far as there is room.
     pub(crate) fn take_plaintext(&mut self, sink: &mut Sink<'_>) {
+        let mut reader = self.connection.reader();
         while self.held > 0 {
-            let mut reader = self.connection.reader();
-            let read = sink.fill(self.held.min(LENT), |room| {
-                // An error can only say that there is nothing, or no more.
-                let read = reader.read(room).unwrap_or(0);
-                (read, read)
-            });
-            match read {
-                Some(read) if read > 0 => self.held = self.held.saturating_sub(read),
-                Some(_) | None => return,
+            // An error can only say that there is nothing, or no more.
+            let taken = sink.append_slice(reader.fill_buf().unwrap_or(&[]));
+            if taken == 0 {
+                return;
             }
+            reader.consume(taken);
+            self.held = self.held.saturating_sub(taken);
         }
     }
 
