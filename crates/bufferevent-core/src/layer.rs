@@ -9,7 +9,8 @@
 //!   whatever it likes, even free itself.
 //! - [`pull`](Bufferevent::pull) is called only while there is room above, [`push`](Bufferevent::push) only while there is something to send
 //!   and room below. Asking the context again costs little and is always right.
-//! - Returning [`Step::Again`] without having moved a byte is a promise broken: the pump treats it as `Done`.
+//! - [`Step::Again`] without having moved a byte brings no other step by itself: nothing spins. It says that the layer has more to
+//!   give without a byte from below, so that the pump asks again when there is room.
 //!
 //! Source: libevent `bufferevent-internal.h`, `struct bufferevent_ops`.
 
@@ -25,7 +26,7 @@ use crate::context::Context;
 pub enum Step {
     /// All that could be done now. Whatever changes the buffers' state asks again.
     Done,
-    /// Bytes moved and more could move right now.
+    /// More could move without anything from below, or above: right now if bytes moved, else as soon as there is room.
     Again,
     /// The transport would block: nothing more until [`Bufferevent::ready`] says so.
     Blocked,
