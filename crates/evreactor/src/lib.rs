@@ -22,6 +22,7 @@
 //! - The order of a turn, and the modes of running: [`EventLoop`].
 //! - What waits: the [`Backend`] trait; `mio` and `polling` are built in, other crates [`register_backend`] theirs.
 //!   A loop gets one by name: [`Builder::backend`], or the environment variable [`BACKEND_VARIABLE`].
+//! - Loops on several threads, made and ended together: [`LoopPool`].
 //! - Timers: [`evreactor_core::TimerWheel`], a millisecond per tick, constant time for every operation.
 //! - Traits for those who should run on other loops as well: [`evreactor_core`], re-exported here.
 //!
@@ -43,6 +44,7 @@ mod builder;
 mod doorbell;
 mod event_loop;
 mod handle;
+mod pool;
 mod shared;
 #[cfg(unix)]
 mod signal;
@@ -60,6 +62,7 @@ pub use evreactor_core::{
     Clock, Host, LoopClosed, Moment, Monotonic, Phase, Priority, Ready, Target, TimerKey,
 };
 pub use handle::{Hold, LoopHandle, Timer};
+pub use pool::{Lease, LoopFailure, LoopPool, PoolBuilder, PoolError, Reason};
 #[cfg(unix)]
 pub use signal::Signal;
 pub use source::{AsSource, RawSource, Registration, Token};

@@ -3,6 +3,7 @@
 //! # Invariants
 //! - Counters only grow. Those that only the loop's thread changes are plain stores, not atomic additions.
 
+use std::iter::Sum;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a loop did since it was built.
@@ -25,6 +26,22 @@ pub struct Stats {
     pub panics: u64,
     /// Times that a thread woke the waiting loop.
     pub wakes: u64,
+}
+
+impl Sum for Stats {
+    /// What several loops did together.
+    fn sum<I: Iterator<Item = Self>>(each: I) -> Self {
+        each.fold(Self::default(), |sum, one| Self {
+            turns: sum.turns + one.turns,
+            polls: sum.polls + one.polls,
+            events: sum.events + one.events,
+            timers: sum.timers + one.timers,
+            deferred: sum.deferred + one.deferred,
+            tasks: sum.tasks + one.tasks,
+            panics: sum.panics + one.panics,
+            wakes: sum.wakes + one.wakes,
+        })
+    }
 }
 
 #[derive(Default)]
