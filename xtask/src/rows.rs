@@ -95,7 +95,7 @@ const SPEC: &[Row] = &[
     now("O1", "what free closes and what survives it"),
     later("O2", "use from any thread, or refused"),
     now("O3", "deferred callbacks run from the loop"),
-    later("O4", "the lock released while a callback runs"),
+    now("O4", "the lock released while a callback runs"),
     now("O5", "no cycle of callbacks grows the stack"),
     now(
         "S1",
@@ -239,9 +239,9 @@ const FAULTS: &[Row] = &[
     now("F83", "free of self, peer, layer and loop in each callback"),
     now("F84", "re-entry of every operation, a million deep"),
     now("F85", "a panic in a callback"),
-    later("F86", "free on another thread with deferred work"),
+    now("F86", "free on another thread with deferred work"),
     later("F87", "locks taken in both orders"),
-    later("F88", "unlocked callbacks without deferral"),
+    now("F88", "unlocked callbacks without deferral"),
     later("F89", "signals and fork in mid-loop"),
     later(
         "F90",

@@ -235,7 +235,7 @@ impl Bev {
     /// [`Options::CLOSE_ON_FREE`] the bufferevents below go too. Legal inside any callback. Returns how many bytes were
     /// never sent.
     ///
-    /// From another thread than the loop's (THREADSAFE) it is done in the loop's next turn.
+    /// From another thread than the loop's (THREADSAFE) it is done in the loop's next turn; no callback begins until then either.
     ///
     /// # Errors
     /// [`Kind::Freed`] if it is gone already; [`Kind::WrongThread`].
@@ -251,18 +251,13 @@ impl Bev {
         }
         let freed = || Error::new(Kind::Freed, "bufferevent", "free");
         if !domain.on_loop_thread() {
-            let unsent = self.peek(|node| node.output.len()).ok_or_else(freed)?;
-            let key = Key {
-                call: Call::Free,
-                index,
-                generation,
-            }
-            .pack();
-            if domain
-                .host
-                .schedule(Phase::Turn, domain.clone(), key)
-                .is_ok()
-            {
+            let (unsent, closed) = self.on("free", |core, index| {
+                let unsent = core.node(index).output.len();
+                core.doom(index);
+                Ok((unsent, core.closed))
+            })?;
+            // Nothing runs on a closed loop, so nobody else is in there: freed from here.
+            if !closed {
                 return Ok(unsent);
             }
         }

@@ -526,9 +526,11 @@ impl<'a> Context<'a> {
         self.with(|core| {
             let node = core.node(self.index);
             node.link = Link::Connecting;
-            // A read would take the error that tells why there is no connection.
             if node.below == NONE {
+                // A read would take the error that tells why there is no connection.
                 node.flags.insert(Flags::DRY);
+            } else {
+                node.flags.insert(Flags::SHAKES_HANDS);
             }
             core.connect_started(self.index);
         });

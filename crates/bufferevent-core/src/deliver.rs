@@ -11,10 +11,12 @@
 //!   event callback throws no reply away.
 
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::bev::Bev;
 use crate::core::Core;
 use crate::direction::{Direction, Directions};
+use crate::domain::Domain;
 use crate::event::{Deadline, Event};
 use crate::handler::{Handler, Pressure};
 use crate::node::{End, Flags, Index, NONE, Node, Pending, Steps};
@@ -59,41 +61,10 @@ pub(crate) fn deliver<'a>(
         .expect("the own handle is out only while the handler is");
     let generation = node.generation;
     let mut place = Pending::CONNECTED;
-    // What is due is looked up after each callback anew: the callback may have freed or covered the bufferevent.
-    while let Some(node) = core.nodes.find_mut(index, generation)
-        && !node.covered()
-        && let Some(what) = node.deliverable().first_from(place)
-    {
-        place = what.next();
-        if what == Pending::READ {
-            // By itself, since it is what most rounds are.
-            node.pending.remove(what);
-            if !node.read_due() {
-                continue;
-            }
-            node.flags.remove(Flags::FRESH);
-            drop(core);
-            let done = pump::guarded(cell, index, generation, "handler", || handler.on_read(&me));
-            core = cell.borrow_mut();
-            if done.is_none() {
-                break;
-            }
-            continue;
-        }
-        if what.intersects(Pending::ENDS) && core.push_waits(index) {
-            break;
-        }
-        let node = core.nodes.node(index);
-        node.pending.remove(what);
-        let Some(call) = call_of(node, what) else {
-            continue;
-        };
+    while let Some(call) = next_call(&mut core, index, generation, &mut place) {
         drop(core);
-        let done = pump::guarded(cell, index, generation, "handler", || match call {
-            Call::Read => handler.on_read(&me),
-            Call::Write => handler.on_write(&me),
-            Call::Pressure(pressure) => handler.on_pressure(&me, pressure),
-            Call::Event(event) => handler.on_event(&me, &event),
+        let done = pump::guarded(cell, index, generation, "handler", || {
+            call.make(&mut *handler, &me);
         });
         core = cell.borrow_mut();
         if done.is_none() {
@@ -101,6 +72,93 @@ pub(crate) fn deliver<'a>(
         }
     }
     finish(cell, core, index, generation, handler, me)
+}
+
+/// Runs one delivery round of a node with the lock let go while a callback runs. `domain` is not locked by this thread.
+///
+/// Meanwhile anybody may change the node, replace the handler or have it all freed; nobody else runs the handler, which is out.
+pub(crate) fn deliver_unlocked(domain: &Domain, index: Index, generation: u32) {
+    // What was written so far goes first: an end is told behind it.
+    pump::run_domain(domain);
+    let taken = {
+        let cell = domain.lock();
+        let mut core = cell.borrow_mut();
+        core.find_mut(index, generation).and_then(|node| {
+            let handler = node.take_handler()?;
+            Some((handler, node.me.take()?))
+        })
+    };
+    let Some((mut handler, me)) = taken else {
+        return;
+    };
+    let mut place = Pending::CONNECTED;
+    loop {
+        let next = {
+            let cell = domain.lock();
+            let mut core = cell.borrow_mut();
+            next_call(&mut core, index, generation, &mut place)
+        };
+        let Some(call) = next else { break };
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call.make(&mut *handler, &me))) {
+            pump::panicked(&domain.lock(), index, generation, "handler", payload);
+            break;
+        }
+    }
+    {
+        let cell = domain.lock();
+        drop(finish(
+            &cell,
+            cell.borrow_mut(),
+            index,
+            generation,
+            handler,
+            me,
+        ));
+    }
+    pump::run_domain(domain);
+}
+
+impl Call {
+    #[inline(always)]
+    fn make(self, handler: &mut (dyn Handler + Send), bev: &Bev) {
+        match self {
+            Self::Read => handler.on_read(bev),
+            Self::Write => handler.on_write(bev),
+            Self::Pressure(pressure) => handler.on_pressure(bev, pressure),
+            Self::Event(event) => handler.on_event(bev, &event),
+        }
+    }
+}
+
+/// The next callback of a round that is due at or behind `place`, which moves on; `None` at the round's end, which also
+/// comes when a callback freed or covered the bufferevent.
+#[inline(always)]
+fn next_call(core: &mut Core, index: Index, generation: u32, place: &mut Pending) -> Option<Call> {
+    loop {
+        let node = core.nodes.find_mut(index, generation)?;
+        if node.covered() {
+            return None;
+        }
+        let what = node.deliverable().first_from(*place)?;
+        *place = what.next();
+        if what == Pending::READ {
+            // By itself, since it is what most rounds are.
+            node.pending.remove(what);
+            if !node.read_due() {
+                continue;
+            }
+            node.flags.remove(Flags::FRESH);
+            return Some(Call::Read);
+        }
+        if what.intersects(Pending::ENDS) && core.push_waits(index) {
+            return None;
+        }
+        let node = core.nodes.node(index);
+        node.pending.remove(what);
+        if let Some(call) = call_of(node, what) {
+            return Some(call);
+        }
+    }
 }
 
 /// Only an end is left to tell and a push waits: does the push first.

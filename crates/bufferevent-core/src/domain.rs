@@ -20,7 +20,8 @@ use crate::core::Core;
 use crate::direction::Directions;
 use crate::error::{Error, Kind};
 use crate::life;
-use crate::node::{Flags, Index, Steps};
+use crate::node::{Index, Steps};
+use crate::options::Options;
 use crate::pump;
 
 pub(crate) struct Domain {
@@ -44,8 +45,6 @@ pub(crate) enum Call {
     Ready,
     /// See whether a node has lost its last user.
     Orphan,
-    /// Free a node, asked for from another thread.
-    Free,
 }
 
 /// A loop's key: which call, for which node.
@@ -66,7 +65,6 @@ impl Key {
             Call::Expired => 2,
             Call::Ready => 3,
             Call::Orphan => 4,
-            Call::Free => 5,
         };
         call << 60 | u64::from(self.index) << 32 | u64::from(self.generation)
     }
@@ -77,7 +75,6 @@ impl Key {
             2 => Call::Expired,
             3 => Call::Ready,
             4 => Call::Orphan,
-            5 => Call::Free,
             _ => Call::Run,
         };
         let index = (bits >> 32) as u32 & ((1 << Self::INDEX_BITS) - 1);
@@ -177,23 +174,21 @@ impl Domain {
 impl Target for Domain {
     fn run(&self, key: u64) {
         let key = Key::unpack(key);
+        let mut unlocked = None;
         pump::run(self, |core| match key.call {
             Call::Run => core.resting = false,
             Call::Deliver => {
                 if let Some(node) = core.find_mut(key.index, key.generation) {
                     node.queued.remove(Steps::DEFERRED);
-                    if !node.covered() && !node.deliverable().is_empty() {
+                    let due = !node.covered() && !node.deliverable().is_empty();
+                    if due && node.options.contains(Options::UNLOCK_CALLBACKS) {
+                        unlocked = core.domain_arc();
+                    } else if due {
                         core.queue(key.index, Steps::DELIVER);
                     }
                 }
             }
             Call::Orphan => life::orphaned(core, key.index, key.generation),
-            Call::Free => {
-                if core.find(key.index, key.generation).is_some() {
-                    core.mark(key.index, Flags::FREE_NOW);
-                    core.settle = true;
-                }
-            }
             Call::Ready => {
                 if core.find(key.index, key.generation).is_some() {
                     core.became_ready(key.index, Directions::BOTH);
@@ -201,6 +196,9 @@ impl Target for Domain {
             }
             Call::Expired => {}
         });
+        if let Some(domain) = unlocked {
+            pump::list(pump::Listed::Unlocked(domain, key.index, key.generation));
+        }
     }
 
     fn expired(&self, key: u64) {
@@ -250,7 +248,6 @@ mod tests {
             Call::Expired,
             Call::Ready,
             Call::Orphan,
-            Call::Free,
         ] {
             let key = Key {
                 call,

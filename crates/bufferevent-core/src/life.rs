@@ -15,6 +15,7 @@ use std::cell::RefCell;
 use crate::context::Context;
 use crate::core::Core;
 use crate::direction::Directions;
+use crate::handler::Interest;
 use crate::node::{End, Flags, Handling, Index, Link, NONE, Node, Pending};
 use crate::options::{Mode, Options};
 use crate::pump;
@@ -75,11 +76,15 @@ fn take_out(core: &mut Core, index: Index) -> Vec<(Index, Node, bool)> {
     while let Some(node) = core.remove(index) {
         close |= node.options.contains(Options::CLOSE_ON_FREE);
         let below = node.below;
+        let untold = node.keeps_connected();
         if node.layer.is_none() {
             core.rare().freed_out.push((index, node.generation, close));
         }
         removed.push((index, node, close));
         if below != NONE && !close {
+            if untold && let Some(under) = core.get_mut(below) {
+                under.pending.insert(Pending::CONNECTED);
+            }
             uncover(core, below);
             break;
         }
@@ -220,6 +225,15 @@ impl Core {
     pub(crate) fn mark(&mut self, index: Index, why: Flags) {
         self.node(index).flags.insert(why);
         self.marked = true;
+    }
+
+    /// Has the loop free a node, whose handler is told nothing any more.
+    pub(crate) fn doom(&mut self, index: Index) {
+        let node = self.node(index);
+        node.flags.insert(Flags::FREE_NOW);
+        node.set_interest(Interest::EMPTY);
+        self.marked = true;
+        self.settle = true;
     }
 
     /// Has the pump look whether this node is at its end, if it may be.

@@ -167,6 +167,8 @@ set! {
         END_TOLD = 1 << 18;
         /// The end of the output is this layer's alone: what is below goes on.
         ENDS_ALONE = 1 << 19;
+        /// The layer has a handshake of its own: its CONNECTED is not that of the one below.
+        SHAKES_HANDS = 1 << 20;
         /// What has a bufferevent freed that still has users.
         ENDS_LIFE = (1 << 8) | (1 << 9) | (1 << 16);
     }
@@ -408,6 +410,13 @@ impl Node {
         }
     }
 
+    /// Whether the one below has connected, and nobody on top was told.
+    pub(crate) fn keeps_connected(&self) -> bool {
+        let own = self.flags.contains(Flags::SHAKES_HANDS);
+        (self.pending.contains(Pending::CONNECTED) && !own)
+            || self.flags.contains(Flags::BELOW_CONNECTED)
+    }
+
     /// Whether bytes or an end have yet to leave, also such as only a layer knows of.
     pub(crate) fn owes(&self) -> bool {
         let within = Flags::OWES_FLUSH.union(Flags::WANTS_WRITE);
@@ -427,6 +436,11 @@ impl Node {
 
     /// Notes which callbacks the handler has.
     pub(crate) fn set_interest(&mut self, interest: Interest) {
+        let interest = if self.flags.contains(Flags::FREE_NOW) {
+            Interest::EMPTY
+        } else {
+            interest
+        };
         self.interest = interest;
         self.heard = Pending::EMPTY;
         for (callback, what) in [

@@ -1,5 +1,8 @@
 //! What is decided when a bufferevent is made, and how flushing and triggering are asked for.
 
+use std::fmt;
+
+use crate::error::{Error, Kind};
 use crate::set::set;
 
 set! {
@@ -19,6 +22,33 @@ set! {
         /// whoever caused them.
         #[doc(alias = "BEV_OPT_DEFER_CALLBACKS")]
         DEFER_CALLBACKS = 4;
+        /// The lock is let go while a callback runs: other threads may use the bufferevent meanwhile, and the
+        /// callback may wait for them. Needs [`DEFER_CALLBACKS`](Self::DEFER_CALLBACKS): only where callbacks begin on an empty stack is
+        /// nobody further up who relies on the lock.
+        #[doc(alias = "BEV_OPT_UNLOCK_CALLBACKS")]
+        UNLOCK_CALLBACKS = 8;
+    }
+}
+
+/// Why options contradict each other.
+#[derive(Debug)]
+struct UnlockWithoutDefer;
+
+impl fmt::Display for UnlockWithoutDefer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UNLOCK_CALLBACKS needs DEFER_CALLBACKS")
+    }
+}
+
+impl std::error::Error for UnlockWithoutDefer {}
+
+impl Options {
+    /// Refuses what contradicts itself.
+    pub(crate) fn check(self, layer: &'static str, operation: &'static str) -> Result<(), Error> {
+        if self.contains(Self::UNLOCK_CALLBACKS) && !self.contains(Self::DEFER_CALLBACKS) {
+            return Err(Error::new(Kind::Misuse, layer, operation).with_source(UnlockWithoutDefer));
+        }
+        Ok(())
     }
 }
 

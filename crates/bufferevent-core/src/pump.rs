@@ -9,6 +9,7 @@
 //!    still there. If it was freed meanwhile, the layer hears of it now.
 //! 4. A transport's push comes when nothing else is queued, so that what callbacks write leaves in one system call.
 //! 5. A panic in a layer or a handler frees its bufferevent and nothing else; the loop counts it.
+//! 6. The list is worked off with no lock of the pump's held: there, and only there, callbacks can run unlocked.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell, RefMut};
@@ -41,6 +42,8 @@ pub(crate) enum Listed {
     Run(Arc<Domain>),
     /// A bufferevent whose last user handle went.
     Orphan(Arc<Handle>),
+    /// A round of deferred callbacks that run with the lock let go.
+    Unlocked(Arc<Domain>, Index, u32),
 }
 
 thread_local! {
@@ -172,11 +175,15 @@ fn drain_listed(_: &Active) {
                 );
                 run_domain(&domain);
             }
+            // Comes from the loop's deferred queue, once per scheduling: that is its bound.
+            Listed::Unlocked(domain, index, generation) => {
+                deliver::deliver_unlocked(&domain, index, generation);
+            }
         }
     }
 }
 
-fn run_domain(domain: &Domain) {
+pub(crate) fn run_domain(domain: &Domain) {
     run_steps(&domain.lock());
 }
 
@@ -315,7 +322,7 @@ pub(crate) fn guarded<R>(
 }
 
 #[cold]
-fn panicked(
+pub(crate) fn panicked(
     cell: &RefCell<Core>,
     index: Index,
     generation: u32,

@@ -26,12 +26,14 @@ impl Bev {
     /// Makes a bufferevent of a type that stands on nothing else: a transport.
     ///
     /// # Errors
-    /// What the type's [`attached`](Bufferevent::attached) reports by failing the bufferevent comes as an event, not here.
+    /// [`Kind::Misuse`] for options that contradict each other. What the type's [`attached`](Bufferevent::attached) reports by failing
+    /// the bufferevent comes as an event, not here.
     pub fn transport(
         host: Arc<dyn Host>,
         options: Options,
         layer: impl Bufferevent,
     ) -> Result<Self, Error> {
+        options.check(layer.name(), "new")?;
         let domain = Domain::new(host, options.contains(Options::THREADSAFE));
         Self::place(domain, options, Box::new(layer), "new", NONE)
     }
@@ -56,10 +58,11 @@ impl Bev {
     /// disabled; unread bytes of this one are the layer's first.
     ///
     /// # Errors
-    /// [`Kind::Misuse`] for a THREADSAFE layer over a confined bufferevent; [`Kind::Covered`] if there is a layer on it;
+    /// [`Kind::Misuse`] for a THREADSAFE layer over a confined bufferevent, and for options that contradict each other; [`Kind::Covered`] if there is a layer on it;
     /// [`Kind::Ended`] if nothing can be written to it any more; [`Kind::Freed`], [`Kind::WrongThread`].
     #[doc(alias = "bufferevent_filter_new")]
     pub fn over(&self, options: Options, layer: impl Bufferevent) -> Result<Self, Error> {
+        options.check(layer.name(), "over")?;
         if options.contains(Options::THREADSAFE) && !self.0.domain.threadsafe() {
             return Err(Error::new(Kind::Misuse, layer.name(), "over"));
         }

@@ -415,9 +415,8 @@ impl Core {
         let Some(below) = self.get_mut(below) else {
             return;
         };
-        let untold = below.pending.contains(Pending::CONNECTED);
-        below.pending.remove(Pending::CONNECTED);
-        if untold && link == Link::Open {
+        if below.pending.contains(Pending::CONNECTED) && link == Link::Open {
+            below.pending.remove(Pending::CONNECTED);
             self.tell(index, Pending::CONNECTED);
         }
     }
