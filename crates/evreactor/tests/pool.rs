@@ -202,7 +202,9 @@ fn a_loop_that_is_busy_is_told_and_the_wait_ends() {
         .expect("posted");
         entered.recv_timeout(PATIENCE).expect("called");
         let error = pool.shut_down(ms(20)).expect_err("one is busy");
-        assert_eq!(error.to_string(), "loop 1: still busy after 20ms");
+        // On a busy machine loop 0 may need longer as well.
+        let last = error.failures().last().expect("one failure at least");
+        assert_eq!(last.to_string(), "loop 1: still busy after 20ms");
         release.send(()).expect("it still waits");
         // It was told to end, and does.
         let deadline = Instant::now() + PATIENCE;
