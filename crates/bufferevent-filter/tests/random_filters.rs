@@ -109,6 +109,8 @@ struct Run {
     sides: [Side; 2],
     calls: Arc<AtomicUsize>,
     operations: usize,
+    /// What every filter is made with.
+    options: Options,
     /// How often a filter was put on, or torn off, live.
     covers: usize,
 }
@@ -138,12 +140,14 @@ impl Run {
             finished: false,
             flushed: false,
         });
+        let options = [Options::EMPTY, Options::DEFER_CALLBACKS][random.below(2)];
         let mut run = Self {
             events,
             random,
             sides,
             calls: Arc::default(),
             operations: 0,
+            options,
             covers: 0,
         };
         for side in 0..2 {
@@ -162,7 +166,7 @@ impl Run {
             }
             for side in 0..2 {
                 let layer = does.filter(&mut run.random, &run.calls);
-                let top = run.sides[side].top().filter(Options::EMPTY, layer).unwrap();
+                let top = run.sides[side].top().filter(run.options, layer).unwrap();
                 run.stacked(side, top, does);
             }
         }
@@ -201,10 +205,7 @@ impl Run {
         let layer = Filtering::new(does.filter(&mut self.random, &self.calls));
         let enabled = self.sides[side].top().enabled();
         self.covers += 1;
-        let top = self.sides[side]
-            .top()
-            .put_on(Options::EMPTY, layer)
-            .unwrap();
+        let top = self.sides[side].top().put_on(self.options, layer).unwrap();
         if self.sides[side].top().stats().read > 0 || !enabled.contains(READ) {
             // An end that came before the layer did is found by reading.
             let _ = top.enable(enabled);

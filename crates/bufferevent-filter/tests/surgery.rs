@@ -9,7 +9,7 @@ use bufferevent_filter::{Filter, FilterExt, Identity, Sink, Verdict};
 use bufferevent_pair::pair;
 use bufferevent_testkit::{Loop, fault, spec};
 use evbuffer::EvBuffer;
-use support::{Hoarder, contents, listen};
+use support::{Greeting, Hoarder, contents, listen};
 
 /// A stream with an end of its own: shifted by one, ended by a zero byte.
 #[derive(Default)]
@@ -339,4 +339,28 @@ fn a_layer_is_closed_gracefully_after_it_was_ended_alone() {
     peer.close(std::time::Duration::from_secs(5)).unwrap();
     events.run();
     assert!(top.is_freed() && peer.is_freed());
+}
+
+#[test]
+fn connected_is_told_once_whoever_comes_and_goes_before_it_is() {
+    spec!(F7);
+    for freed in [false, true] {
+        let (events, near, far) = two();
+        let top = near
+            .filter(Options::DEFER_CALLBACKS, Greeting::new())
+            .unwrap();
+        let _far = far.filter(Options::EMPTY, Greeting::new()).unwrap();
+        // It has connected, and its handler is called in the loop's next turn.
+        let below = listen(&top);
+        let cover = top.filter(Options::DEFER_CALLBACKS, Identity).unwrap();
+        let above = listen(&cover);
+        if freed {
+            cover.free().unwrap();
+        } else {
+            assert_eq!(cover.tear_off().unwrap().bev, top);
+        }
+        events.run();
+        assert_eq!(above.lock().unwrap().order, Vec::<String>::new());
+        assert_eq!(below.lock().unwrap().order, ["connected"]);
+    }
 }
