@@ -36,7 +36,9 @@ impl Handler for Page {
                     tls.with(|tls| (tls.protocol_version(), tls.cipher_suite()))
                         .ok()
                 });
-                eprintln!("connected: {told:?}");
+                if let Some((Some(version), Some(suite))) = told {
+                    eprintln!("connected: {version:?}, {suite:?}");
+                }
                 return;
             }
             Event::Error { error, .. } => match Failure::of(error) {

@@ -48,6 +48,7 @@ impl Session {
                 let version = bev
                     .filter_of::<Tls>()
                     .and_then(|tls| tls.with(|tls| tls.protocol_version()).ok());
+                let version = version.flatten().ok_or("no TLS below")?;
                 bev.write(format!("250 protected by {version:?}\r\n").as_bytes())?;
             }
             (b"QUIT", _) => {
