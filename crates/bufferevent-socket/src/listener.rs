@@ -7,8 +7,11 @@
 //! 3. A connection that was gone before it was accepted is skipped.
 //! 4. The accept callback runs with nothing locked: it may disable or drop the listener. If it panics, the loop counts it and the
 //!    listener goes on.
+//! 5. For several loops there is one listener each, or one that hands out: see [`ListenerBuilder::bind_each`].
 //!
 //! Source: libevent `listener.c`.
+
+mod spread;
 
 use std::fmt;
 use std::io;
@@ -27,6 +30,9 @@ use socket2::{Domain, Socket, Type};
 use crate::NAME;
 use crate::address::{Address, IntoAddress};
 use crate::builder::Builder;
+
+pub use spread::Sharing;
+use spread::Spread;
 
 /// Connections accepted per turn of the loop, so that a flood of new ones does not starve those that are there.
 const ACCEPTS_PER_TURN: usize = 64;
@@ -82,11 +88,51 @@ struct Inner {
     state: Mutex<State>,
     socket: Socket,
     events: LoopHandle,
+    terms: Terms,
+    /// Who else gets connections from here.
+    spread: Option<Spread>,
+    me: Weak<Inner>,
+    unlink: Option<PathBuf>,
+}
+
+/// What every accepted bufferevent is made with.
+#[derive(Clone, Copy, Debug)]
+struct Terms {
     options: Options,
     priority: Priority,
     nodelay: bool,
-    me: Weak<Inner>,
-    unlink: Option<PathBuf>,
+}
+
+impl Terms {
+    fn make(&self, events: &LoopHandle, socket: Socket) -> Result<Bev, Error> {
+        Builder::new(events)
+            .options(self.options)
+            .priority(self.priority)
+            .nodelay(self.nodelay)
+            .accepted(socket)
+    }
+}
+
+/// Calls `accept` with a new bufferevent, which is freed if that fails or panics.
+fn introduce(
+    events: &LoopHandle,
+    bev: Bev,
+    peer: Address,
+    accept: impl FnOnce(Bev, Address) -> Option<Error>,
+) {
+    let kept = bev.clone();
+    match catch_unwind(AssertUnwindSafe(|| accept(bev, peer))) {
+        Ok(None) => {}
+        Ok(Some(error)) => {
+            tracing::warn!(%error, "an accepted connection was refused");
+            // Freed already is just as well.
+            let _ = kept.free();
+        }
+        Err(payload) => {
+            events.caught_panic("accept callback", &*payload);
+            let _ = kept.free();
+        }
+    }
 }
 
 /// Accepts connections until it is dropped.
@@ -102,12 +148,11 @@ pub struct Listener {
 #[derive(Debug)]
 pub struct ListenerBuilder<'a> {
     events: &'a LoopHandle,
-    options: Options,
-    priority: Priority,
+    terms: Terms,
     backlog: i32,
-    nodelay: bool,
     only_v6: Option<bool>,
     reuse_port: bool,
+    sharing: Sharing,
     replace_stale: bool,
     enabled: bool,
 }
@@ -115,13 +160,13 @@ pub struct ListenerBuilder<'a> {
 impl<'a> ListenerBuilder<'a> {
     /// The options of the bufferevents that are accepted.
     pub fn options(mut self, options: Options) -> Self {
-        self.options = options;
+        self.terms.options = options;
         self
     }
 
     /// How urgent new connections are to the loop, and what they bring.
     pub fn priority(mut self, priority: Priority) -> Self {
-        self.priority = priority;
+        self.terms.priority = priority;
         self
     }
 
@@ -133,7 +178,7 @@ impl<'a> ListenerBuilder<'a> {
 
     /// Sets TCP_NODELAY on what is accepted.
     pub fn nodelay(mut self, nodelay: bool) -> Self {
-        self.nodelay = nodelay;
+        self.terms.nodelay = nodelay;
         self
     }
 
@@ -175,38 +220,11 @@ impl<'a> ListenerBuilder<'a> {
         mut accept: impl FnMut(Bev, Address) -> R + Send + 'static,
     ) -> Result<Listener, Error> {
         let address = address.into_address()?;
-        let system = |operation| move |source| Error::io(NAME, operation, source);
-        let to = address.to_sockaddr("bind")?;
-        let socket = Socket::new(address.domain(), Type::STREAM, None).map_err(system("socket"))?;
-        if let Address::Tcp(_) = address {
-            #[cfg(unix)]
-            socket
-                .set_reuse_address(true)
-                .map_err(system("reuse_address"))?;
-            #[cfg(unix)]
-            if self.reuse_port {
-                socket.set_reuse_port(true).map_err(system("reuse_port"))?;
-            }
-            if let (Some(only_v6), Domain::IPV6) = (self.only_v6, address.domain()) {
-                socket.set_only_v6(only_v6).map_err(system("only_v6"))?;
-            }
-        }
-        let mut bound = socket.bind(&to);
-        if let (Err(error), Address::Unix(path), true) = (&bound, &address, self.replace_stale)
-            && error.kind() == io::ErrorKind::AddrInUse
-            && is_stale(path)
-        {
-            std::fs::remove_file(path).map_err(system("remove"))?;
-            bound = socket.bind(&to);
-        }
-        bound.map_err(system("bind"))?;
-        socket.listen(self.backlog).map_err(system("listen"))?;
-        let unlink = match address {
-            Address::Unix(path) if self.replace_stale => Some(path),
-            _ => None,
-        };
+        let socket = self.bound(&address, self.reuse_port)?;
+        self.listening(&socket)?;
         let accept: OnAccept = Box::new(move |bev, peer| accept(bev, peer).failure());
-        self.start(socket, accept, unlink)
+        let unlink = self.unlink(address);
+        self.start(socket, accept, None, unlink)
     }
 
     /// Accepts from a socket that listens already.
@@ -220,13 +238,57 @@ impl<'a> ListenerBuilder<'a> {
         mut accept: impl FnMut(Bev, Address) -> R + Send + 'static,
     ) -> Result<Listener, Error> {
         let accept: OnAccept = Box::new(move |bev, peer| accept(bev, peer).failure());
-        self.start(socket.into(), accept, None)
+        self.start(socket.into(), accept, None, None)
+    }
+
+    /// A socket that is bound and does not listen yet.
+    fn bound(&self, address: &Address, reuse_port: bool) -> Result<Socket, Error> {
+        let system = |operation| move |source| Error::io(NAME, operation, source);
+        let to = address.to_sockaddr("bind")?;
+        let socket = Socket::new(address.domain(), Type::STREAM, None).map_err(system("socket"))?;
+        if let Address::Tcp(_) = address {
+            #[cfg(unix)]
+            socket
+                .set_reuse_address(true)
+                .map_err(system("reuse_address"))?;
+            if reuse_port {
+                share_port(&socket).map_err(system("reuse_port"))?;
+            }
+            if let (Some(only_v6), Domain::IPV6) = (self.only_v6, address.domain()) {
+                socket.set_only_v6(only_v6).map_err(system("only_v6"))?;
+            }
+        }
+        let mut bound = socket.bind(&to);
+        if let (Err(error), Address::Unix(path), true) = (&bound, address, self.replace_stale)
+            && error.kind() == io::ErrorKind::AddrInUse
+            && is_stale(path)
+        {
+            std::fs::remove_file(path).map_err(system("remove"))?;
+            bound = socket.bind(&to);
+        }
+        bound.map_err(system("bind"))?;
+        Ok(socket)
+    }
+
+    fn listening(&self, socket: &Socket) -> Result<(), Error> {
+        socket
+            .listen(self.backlog)
+            .map_err(|source| Error::io(NAME, "listen", source))
+    }
+
+    /// The path that goes with the listener.
+    fn unlink(&self, address: Address) -> Option<PathBuf> {
+        match address {
+            Address::Unix(path) if self.replace_stale => Some(path),
+            _ => None,
+        }
     }
 
     fn start(
         self,
         socket: Socket,
         accept: OnAccept,
+        spread: Option<Spread>,
         unlink: Option<PathBuf>,
     ) -> Result<Listener, Error> {
         let system = |operation| move |source| Error::io(NAME, operation, source);
@@ -248,9 +310,8 @@ impl<'a> ListenerBuilder<'a> {
             state: Mutex::new(state),
             socket,
             events: self.events.clone(),
-            options: self.options,
-            priority: self.priority,
-            nodelay: self.nodelay,
+            terms: self.terms,
+            spread,
             me: me.clone(),
             unlink,
         });
@@ -259,7 +320,7 @@ impl<'a> ListenerBuilder<'a> {
             .register(
                 &inner.socket,
                 Interest::READ,
-                self.priority,
+                self.terms.priority,
                 inner.clone(),
                 0,
             )
@@ -267,6 +328,18 @@ impl<'a> ListenerBuilder<'a> {
         inner.state.lock().registration = Some(registration);
         Ok(Listener { inner })
     }
+}
+
+/// Lets other sockets listen on the same port.
+#[cfg(unix)]
+fn share_port(socket: &Socket) -> io::Result<()> {
+    socket.set_reuse_port(true)
+}
+
+/// Where there is no such option, nothing is asked for.
+#[cfg(not(unix))]
+fn share_port(_socket: &Socket) -> io::Result<()> {
+    Ok(())
 }
 
 /// Whether a Unix-domain path is a socket at which nobody answers. Any other file refuses connections just the same, and is
@@ -289,12 +362,15 @@ impl Listener {
     pub fn builder(events: &LoopHandle) -> ListenerBuilder<'_> {
         ListenerBuilder {
             events,
-            options: Options::EMPTY,
-            priority: Priority::default(),
+            terms: Terms {
+                options: Options::EMPTY,
+                priority: Priority::default(),
+                nodelay: false,
+            },
             backlog: BACKLOG,
-            nodelay: false,
             only_v6: None,
             reuse_port: false,
+            sharing: Sharing::Queues,
             replace_stale: false,
             enabled: true,
         }
@@ -366,6 +442,9 @@ impl Drop for Listener {
             self.inner.events.disarm(timer);
         }
         drop((registration, callbacks));
+        if let Some(spread) = &self.inner.spread {
+            spread.close();
+        }
         if let Some(path) = &self.inner.unlink
             && let Err(error) = std::fs::remove_file(path)
         {
@@ -434,35 +513,23 @@ impl Inner {
     }
 
     fn welcome(&self, socket: Socket, peer: Address) {
-        let accept = {
+        {
             let mut state = self.state.lock();
             state.pause = None;
             state.accepted += 1;
-            state.on_accept.take()
-        };
+        }
+        match &self.spread {
+            Some(spread) => spread.hand_out(socket, peer, |socket, peer| self.keep(socket, peer)),
+            None => self.keep(socket, peer),
+        }
+    }
+
+    /// Makes a bufferevent on this loop.
+    fn keep(&self, socket: Socket, peer: Address) {
+        let accept = self.state.lock().on_accept.take();
         let Some(mut accept) = accept else { return };
-        let made = Builder::new(&self.events)
-            .options(self.options)
-            .priority(self.priority)
-            .nodelay(self.nodelay)
-            .accepted(socket);
-        match made {
-            Ok(bev) => {
-                let kept = bev.clone();
-                let result = catch_unwind(AssertUnwindSafe(|| accept(bev, peer)));
-                match result {
-                    Ok(None) => {}
-                    Ok(Some(error)) => {
-                        tracing::warn!(%error, "an accepted connection was refused");
-                        // Freed already is just as well.
-                        let _ = kept.free();
-                    }
-                    Err(payload) => {
-                        self.events.caught_panic("accept callback", &*payload);
-                        let _ = kept.free();
-                    }
-                }
-            }
+        match self.terms.make(&self.events, socket) {
+            Ok(bev) => introduce(&self.events, bev, peer, &mut accept),
             Err(error) => self.report(&error),
         }
         let mut state = self.state.lock();

@@ -52,7 +52,8 @@ pub use bufferevent_pair::{Pair, Partner, pair, pair_with};
 
 #[cfg(feature = "socket")]
 pub use bufferevent_socket::{
-    Address, Builder, Calls, IntoAddress, Listener, ListenerBuilder, Parts, Socket, SocketExt,
+    Address, Builder, Calls, IntoAddress, Listener, ListenerBuilder, Parts, Sharing, Socket,
+    SocketExt,
 };
 #[cfg(feature = "socket")]
 pub use evreactor::{self, EventLoop, LoopHandle};
