@@ -61,6 +61,14 @@ pub(crate) fn deliver<'a>(
         .expect("the own handle is out only while the handler is");
     let generation = node.generation;
     let mut place = Pending::CONNECTED;
+    // By itself, since it is what most rounds are.
+    if node.takes_read() {
+        place = Pending::READ.next();
+        drop(core);
+        // A panic frees the node, and the round ends below.
+        pump::guarded(cell, index, generation, "handler", || handler.on_read(&me));
+        core = cell.borrow_mut();
+    }
     while let Some(call) = next_call(&mut core, index, generation, &mut place) {
         drop(core);
         let done = pump::guarded(cell, index, generation, "handler", || {
@@ -141,15 +149,6 @@ fn next_call(core: &mut Core, index: Index, generation: u32, place: &mut Pending
         }
         let what = node.deliverable().first_from(*place)?;
         *place = what.next();
-        if what == Pending::READ {
-            // By itself, since it is what most rounds are.
-            node.pending.remove(what);
-            if !node.read_due() {
-                continue;
-            }
-            node.flags.remove(Flags::FRESH);
-            return Some(Call::Read);
-        }
         if what.intersects(Pending::ENDS) && core.push_waits(index) {
             return None;
         }
@@ -181,6 +180,13 @@ fn push_before_end(cell: &RefCell<Core>, index: Index) {
 /// Whether a callback's condition still holds, and with what it is called.
 fn call_of(node: &mut Node, what: Pending) -> Option<Call> {
     match what {
+        Pending::READ => {
+            if !node.read_due() {
+                return None;
+            }
+            node.flags.remove(Flags::FRESH);
+            Some(Call::Read)
+        }
         Pending::FORCED_READ => {
             node.flags.remove(Flags::FRESH);
             Some(Call::Read)

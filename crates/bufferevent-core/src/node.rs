@@ -463,6 +463,18 @@ impl Node {
             && self.input.len() >= self.read_mark.low()
     }
 
+    /// Whether the read callback is the next thing to tell, and is due; it is no longer then.
+    #[inline]
+    pub(crate) fn takes_read(&mut self) -> bool {
+        let first = self.deliverable().first_from(Pending::CONNECTED);
+        let takes = first == Some(Pending::READ) && self.read_due();
+        if takes {
+            self.pending.remove(Pending::READ);
+            self.flags.remove(Flags::FRESH);
+        }
+        takes
+    }
+
     pub(crate) fn max_single_read(&self) -> usize {
         match &self.extras {
             Some(extras) if extras.max_single_read != 0 => extras.max_single_read,
