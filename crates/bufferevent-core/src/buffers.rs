@@ -309,7 +309,8 @@ impl Output<'_> {
             output
                 .append(input)
                 .map_err(|error| refused(operation, error))?;
-            core.turned_around(index);
+            let (steps, crossed) = (node.queue_both(), node.crosses_mark());
+            core.turned_around(index, steps, crossed);
             Ok(count)
         })
     }

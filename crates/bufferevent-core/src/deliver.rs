@@ -254,11 +254,14 @@ fn finish<'a>(
     };
     node.me = Some(me);
     let old = node.return_handler(Some(handler));
+    let may_end = node.may_end();
     if !node.pending.is_empty() || node.flags.contains(Flags::FRESH) {
         core.tell_unread(index);
         core.queue_deliver(index);
     }
-    core.maybe_reap(index);
+    if core.marked && (may_end || !core.nodes.is_lone()) {
+        core.settle = true;
+    }
     if old.is_some() {
         drop(core);
         drop(old);

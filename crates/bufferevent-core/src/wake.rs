@@ -192,25 +192,17 @@ impl Core {
         }
     }
 
-    /// All of the input of a node that is alone, and counts no time, went to its output.
+    /// All of the input of a node that is alone, and counts no time, went to its output; `steps` are those that it can take now,
+    /// whose `queued` bits are set.
     #[inline]
-    pub(crate) fn turned_around(&mut self, index: Index) {
-        let node = self.node(index);
-        let mut steps = Steps::EMPTY;
-        if node.wants_pull_on_top() {
-            steps.insert(Steps::PULL);
-        }
-        if node.wants_push_at_bottom() {
-            steps.insert(Steps::PUSH);
-        }
-        let steps = steps.without(node.queued);
-        node.queued.insert(steps);
-        let crossed = node.crosses_mark();
-        if steps.contains(Steps::PULL) {
-            self.nodes.order_last(index, Steps::PULL);
-        }
-        if steps.contains(Steps::PUSH) {
-            self.nodes.order_late(index);
+    pub(crate) fn turned_around(&mut self, index: Index, steps: Steps, crossed: bool) {
+        if !self.nodes.is_lone() {
+            if steps.contains(Steps::PULL) {
+                self.nodes.order_last(index, Steps::PULL);
+            }
+            if steps.contains(Steps::PUSH) {
+                self.nodes.order_late(index);
+            }
         }
         if crossed {
             self.check_pressure(index);
