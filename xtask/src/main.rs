@@ -4,9 +4,9 @@
 //!
 //! # Invariants
 //! - A command ends with success only when everything that it promises was checked; what is missing is a failure, in one line.
-//! - Checks need nothing but the Rust toolchain and a C compiler. Only `bench` needs more, and says
+//! - Checks need nothing but the Rust toolchain and a C compiler. Only `bench` and `fuzz` need more, and say
 //!   what, with the name of the package that has it.
-//! - Nothing is written outside the target directory (but for `bench --json FILE`).
+//! - Nothing is written outside the target directory (but for `bench --json FILE`, and what `fuzz` keeps in `fuzz/`).
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ mod bench;
 mod ci;
 mod conformance;
 mod failure;
+mod fuzz;
 mod layers;
 mod mutants;
 mod proved;
@@ -39,6 +40,9 @@ checks
   mutants [--quick] [NAME]   applies the checked-in mutations; each must turn a check red
 
   spec, faults and conformance run the tests first, or read what `--records DIR` holds.
+
+fuzzing (needs cargo-fuzz and a C++ compiler; see fuzz/)
+  fuzz [--seconds N] [TARGET..]   each target for N seconds: evbuffer, filter_stack, inflate, tls
 
 benchmarks (Linux; see bench/)
   bench net [--rounds N] [--seconds S] [--json FILE] [--backend mio|polling] [--ours COMMAND]
@@ -65,6 +69,7 @@ fn run(mut arguments: Arguments) -> Result<(), Failure> {
         Some("faults") => proved::run(rows::Book::Faults, arguments),
         Some("conformance") => conformance::run(arguments),
         Some("mutants") => mutants::run(arguments),
+        Some("fuzz") => fuzz::run(arguments),
         Some("bench") => bench::run(arguments),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
