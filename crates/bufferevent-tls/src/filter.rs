@@ -221,11 +221,18 @@ impl Tls {
     /// Has both ends use new keys from here on (TLS 1.3). The request goes out at once, whatever the user has enabled.
     ///
     /// # Errors
-    /// [`Kind::Misuse`] before the handshake is over, and with TLS 1.2.
+    /// [`Kind::Misuse`] before the handshake is over, and with TLS 1.2. [`Kind::Ended`] once this side has finished, or the stream has
+    /// failed: nothing is sent behind a close_notify or a fatal alert.
     ///
     /// Source: RFC 8446, section 4.6.3. libevent's counterpart is renegotiation.
     #[doc(alias = "bufferevent_ssl_renegotiate")]
     pub fn refresh_traffic_keys(&mut self) -> Result<(), Error> {
+        match (&self.inward, self.outward) {
+            (Inward::Open | Inward::Closed, Outward::Open) => {}
+            (Inward::Failed(_), _) | (_, Outward::Closed) => {
+                return Err(Error::new(Kind::Ended, crate::NAME, "refresh_traffic_keys"));
+            }
+        }
         let refreshed = self.session.connection_mut().refresh_traffic_keys();
         refreshed.map_err(|error| {
             Error::new(Kind::Misuse, crate::NAME, "refresh_traffic_keys").with_source(error)

@@ -203,6 +203,29 @@ fn keys_are_refreshed_on_request_with_tls13_alone() {
 }
 
 #[test]
+fn keys_are_not_refreshed_behind_an_alert() {
+    let setup = Setup::new();
+    let (client, server) = setup.filters(Versions::Tls13);
+    let (mut client, mut server) = joined(client, server);
+    client.emit(Mode::Finished);
+    server.hear(
+        &[
+            23, 3, 3, 0, 17, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17,
+        ],
+        Mode::Normal,
+    );
+    assert!(
+        server.write(usize::MAX, Mode::Normal).is_err(),
+        "the record does not decrypt"
+    );
+    for end in [&mut client, &mut server] {
+        let error = end.tls.refresh_traffic_keys().unwrap_err();
+        assert_eq!(error.kind(), Kind::Ended);
+        assert!(!end.tls.wants().write, "nothing is said any more");
+    }
+}
+
+#[test]
 fn sessions_are_resumed_unless_they_are_not_to_be() {
     spec!(F6);
     let setup = Setup::new();
