@@ -51,8 +51,12 @@ pub trait Joint {
     }
 }
 
-/// Turns without any event after which nothing more is expected. Data sent on a loopback device has arrived by then.
+/// Turns without any event after which nothing more is expected. Data sent on a loopback device has arrived by then, with
+/// [`BREATH`] between them.
 const QUIET_TURNS: usize = 3;
+
+/// A pause between two quiet turns of a loop with descriptors.
+const BREATH: Duration = Duration::from_millis(1);
 
 /// How long a check waits for something that has to come, in real time.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -62,7 +66,15 @@ impl dyn Joint + '_ {
     pub(crate) fn settle(&self) {
         let mut quiet = 0;
         while quiet < QUIET_TURNS {
-            quiet = if self.turn() { 0 } else { quiet + 1 };
+            if self.turn() {
+                quiet = 0;
+                continue;
+            }
+            quiet += 1;
+            // On a busy machine the system itself needs its turn before what was sent has arrived.
+            if self.has_descriptor() {
+                std::thread::sleep(BREATH);
+            }
         }
     }
 
