@@ -6,7 +6,7 @@
 //! - A command ends with success only when everything that it promises was checked; what is missing is a failure, in one line.
 //! - Checks need nothing but the Rust toolchain and a C compiler. Only `bench` and `fuzz` need more, and say
 //!   what, with the name of the package that has it.
-//! - Nothing is written outside the target directory (but for `bench --json FILE`, and what `fuzz` keeps in `fuzz/`).
+//! - Nothing is written outside the target directory (but for `bench --json FILE` and `--plot FILE`, and what `fuzz` keeps in `fuzz/`).
 
 #![forbid(unsafe_code)]
 
@@ -47,6 +47,7 @@ fuzzing (needs cargo-fuzz and a C++ compiler; see fuzz/)
 benchmarks (Linux; see bench/)
   bench net [--rounds N] [--seconds S] [--json FILE] [--backend mio|polling] [--ours COMMAND]
   bench buffer [--rounds N] [--json FILE]
+  bench filter [--rounds N] [--seconds S] [--json FILE] [--plot FILE]
   bench instructions [--json FILE] [--backend mio|polling] [--ours COMMAND]
 ";
 

@@ -1,4 +1,4 @@
-//! `cargo xtask bench net | buffer | instructions`: the product against its peers, in one run.
+//! `cargo xtask bench net | buffer | filter | instructions`: the product against its peers, in one run.
 //!
 //! Only ratios from one interleaved run mean anything on a shared machine, so every round runs every
 //! contender, in an order that rotates, and a ratio is taken within its round. What is judged is the
@@ -9,6 +9,7 @@
 //! - A tool that is missing is one line with the name of the package that has it.
 
 mod buffer;
+mod filter;
 mod idle;
 mod instructions;
 mod net;
@@ -34,8 +35,11 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
     match arguments.positional().as_deref() {
         Some("net") => net::run(arguments),
         Some("buffer") => buffer::run(arguments),
+        Some("filter") => filter::run(arguments),
         Some("instructions") => instructions::run(arguments),
-        _ => Err(Failure::new("bench: which? net, buffer or instructions")),
+        _ => Err(Failure::new(
+            "bench: which? net, buffer, filter or instructions",
+        )),
     }
 }
 

@@ -70,16 +70,12 @@ pub(super) fn build(ours: &Ours) -> Result<Peers, Failure> {
     tools::require_libevent()?;
     let target = workspace::target_folder()?;
     let load_generator = compile(&target, "loadgen", &[])?;
-    let rust = build_rust(&target)?;
+    let rust = build_rust(&target, "bench-peers")?;
     let own = match &ours.command {
         Some(command) => command.split_whitespace().map(String::from).collect(),
         None => build_bev(&target)?,
     };
-    let server = |name, program: PathBuf| Server {
-        name,
-        program: vec![display(&program)],
-        backend: None,
-    };
+    let server = |name, program: PathBuf| Server::new(name, vec![display(&program)]);
     let servers = vec![
         Server {
             name: OURS,
@@ -98,6 +94,15 @@ pub(super) fn build(ours: &Ours) -> Result<Peers, Failure> {
         cores,
         servers,
         load_generator,
+    })
+}
+
+/// The load generator with these servers alone.
+pub(super) fn with_servers(servers: Vec<Server>) -> Result<Peers, Failure> {
+    Ok(Peers {
+        cores: tools::cores()?,
+        servers,
+        load_generator: compile(&workspace::target_folder()?, "loadgen", &[])?,
     })
 }
 
@@ -120,11 +125,12 @@ pub(super) fn compile(target: &Path, name: &str, libraries: &[&str]) -> Result<P
     Ok(program)
 }
 
-/// Builds `bench/rust`, a workspace of its own, and returns the folder of its programs.
-fn build_rust(target: &Path) -> Result<PathBuf, Failure> {
+/// Builds one package of `bench/rust`, a workspace of its own, and returns the folder of its programs.
+pub(super) fn build_rust(target: &Path, package: &str) -> Result<PathBuf, Failure> {
     let target = target.join("bench-rust");
     let mut command = workspace::cargo(["build", "--release", "--quiet", "--locked"]);
     command
+        .args(["--package", package])
         .current_dir(workspace::root().join("bench/rust"))
         .env("CARGO_TARGET_DIR", &target);
     workspace::run(&mut command)?;
@@ -158,6 +164,15 @@ pub(super) struct Running {
 }
 
 impl Server {
+    /// A program that serves, with its arguments; on the default backend.
+    pub(super) fn new(name: &'static str, program: Vec<String>) -> Self {
+        Self {
+            name,
+            program,
+            backend: None,
+        }
+    }
+
     /// Starts it on `core`, under `tracer` (a program with its arguments) where that is not empty.
     pub(super) fn start(
         &self,

@@ -23,14 +23,19 @@ pub(super) fn c_compiler() -> PathBuf {
 
 /// Whether libevent's headers are installed.
 pub(super) fn require_libevent() -> Result<(), Failure> {
+    require_header("event2/event.h", "libevent-dev")
+}
+
+/// Whether the C compiler finds `header`; else the line that says which package has it.
+pub(super) fn require_header(header: &str, package: &str) -> Result<(), Failure> {
     let mut preprocess = Command::new(c_compiler());
-    preprocess.args(["-E", "-include", "event2/event.h", "-x", "c", "/dev/null"]);
+    preprocess.args(["-E", "-include", header, "-x", "c", "/dev/null"]);
     preprocess.stdout(Stdio::null()).stderr(Stdio::null());
     match preprocess.status() {
         Ok(status) if status.success() => Ok(()),
-        Ok(_) => Err(Failure::new(
-            "libevent's headers are missing: apt-get install libevent-dev",
-        )),
+        Ok(_) => Err(Failure::new(format!(
+            "the header {header} is missing: apt-get install {package}"
+        ))),
         Err(error) => Err(Failure::new(format!(
             "the C compiler does not run ({error}): apt-get install gcc"
         ))),
