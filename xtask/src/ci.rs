@@ -1,7 +1,8 @@
 //! `cargo xtask ci`: everything that gates a change, in order; it stops at the first failure.
 //!
 //! # Invariants
-//! - Nothing but the Rust toolchain and a C compiler is needed.
+//! - Nothing but the Rust toolchain and a C compiler is needed to build; the [`PEERS`] of others are needed to test, on Unix. The
+//!   first step says which are missing.
 //! - The tests run once: the gates over specification and faults read the records that this run left.
 //! - xtask is built alone, as `cargo xtask` builds it: on Windows a running program cannot be replaced.
 //! - An ignored test is a failure: there is no check that nobody runs.
@@ -16,6 +17,9 @@ use crate::rows::Book;
 use crate::workspace::{cargo, run as run_command, run_reading, target_folder};
 use crate::{layers, mutants, proved, records};
 
+/// Programs of others that tests talk to.
+const PEERS: [&str; 4] = ["openssl", "curl", "gzip", "python3"];
+
 /// Runs every step.
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     arguments.finish()?;
@@ -26,6 +30,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let records = records::fresh_folder()?;
 
+    if cfg!(unix) {
+        ci.step("peers", |_| peers())?;
+    }
     ci.step("format", |_| {
         run_command(&mut cargo(["fmt", "--all", "--check"]))
     })?;
@@ -75,6 +82,25 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         demo(&program)
     })?;
     ci.close()
+}
+
+/// Whether the peers of tests are there.
+fn peers() -> Result<(), Failure> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there =
+        |program: &&str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    let missing: Vec<_> = PEERS
+        .iter()
+        .filter(|program| !there(program))
+        .copied()
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing = missing.join(", ");
+    Err(Failure::new(format!(
+        "tests talk to programs that are not here: install {missing}"
+    )))
 }
 
 /// The product itself on real data: 64 MiB through a relay and back, every byte checked.
