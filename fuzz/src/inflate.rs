@@ -29,8 +29,11 @@ const ONE_PIECE: u64 = 256 * 1024;
 /// Plain bytes up to which no ratio counts.
 const RATIO_FREE: u64 = 1000;
 
-/// What both runs over a stream are given.
-struct Limits {
+/// What of the settings matters to the outcome.
+struct Asked {
+    format: Format,
+    members: Members,
+    window_bits: u8,
     ratio: Option<NonZeroU32>,
     output: Option<u64>,
 }
@@ -50,54 +53,67 @@ struct Outcome {
 /// Decompresses what `data` says.
 pub fn run(data: &[u8]) {
     let mut choices = Choices::new(data);
-    let (settings, limits) = settings(&mut choices);
+    let (settings, asked) = settings(&mut choices);
     let how = choices.byte();
     let cuts = choices.take(usize::from(how >> 4)).to_vec();
-    let stream = if how & 1 == 0 {
-        choices.rest().to_vec()
+    let (stream, plain) = if how & 1 == 0 {
+        (choices.rest().to_vec(), None)
     } else {
-        damaged(&settings, &mut choices)
+        made(&settings, &asked, &mut choices)
     };
     let whole = inflated(&settings, &stream, &[]);
     let pieces = inflated(&settings, &stream, &cuts);
-    compare(&whole, &pieces, &limits);
+    compare(&whole, &pieces, &asked);
     for outcome in [&whole, &pieces] {
-        check(outcome, &limits, stream.len());
+        check(outcome, &asked, stream.len());
+        if let Some(plain) = &plain {
+            assert_eq!((&outcome.plain, outcome.end), (plain, Ok(())));
+        }
     }
 }
 
-fn settings(choices: &mut Choices<'_>) -> (Builder, Limits) {
+fn settings(choices: &mut Choices<'_>) -> (Builder, Asked) {
     let format = choices.pick(&[Format::Zlib, Format::Deflate, Format::Gzip]);
     let marks = choices.byte();
-    let limits = Limits {
+    let mut asked = Asked {
+        format,
+        members: if marks & 4 == 0 {
+            Members::Many
+        } else {
+            Members::One
+        },
+        window_bits: 15,
         ratio: (marks & 1 != 0).then_some(NonZeroU32::new(3).expect("3 is not 0")),
         output: (marks & 2 != 0).then(|| 16 * u64::from(choices.byte())),
     };
     let mut builder = Zlib::builder()
         .format(format)
-        .max_ratio(limits.ratio)
+        .max_ratio(asked.ratio)
         .ratio_free(RATIO_FREE)
+        .members(asked.members)
         .level(u32::from(marks >> 4) % 10);
-    if let Some(bytes) = limits.output {
+    if let Some(bytes) = asked.output {
         builder = builder.max_output(bytes);
     }
-    if marks & 4 != 0 {
-        builder = builder.members(Members::One);
-    }
     if marks & 8 != 0 {
-        let bits = 9 + choices.byte() % 7;
+        asked.window_bits = 9 + choices.byte() % 7;
         builder = builder
-            .input_window_bits(bits)
+            .input_window_bits(asked.window_bits)
             .flush(FlushPolicy::OnRequest);
         if format != Format::Gzip {
             builder = builder.dictionary(b"a dictionary of both ends, and of few words");
         }
     }
-    (builder, limits)
+    (builder, asked)
 }
 
-/// Streams of the rest of the choices, as this crate makes them, with some bytes changed, taken out, or put in.
-fn damaged(settings: &Builder, choices: &mut Choices<'_>) -> Vec<u8> {
+/// Two streams of the rest of the choices, as this crate makes them, with some bytes changed, taken out, or put in; and what has to come of
+/// them, if nothing was done to them and nothing forbids it.
+fn made(
+    settings: &Builder,
+    asked: &Asked,
+    choices: &mut Choices<'_>,
+) -> (Vec<u8>, Option<Vec<u8>>) {
     let damage: Vec<[u8; 4]> = (0..choices.below(MAX_DAMAGE))
         .map(|_| {
             [
@@ -112,24 +128,37 @@ fn damaged(settings: &Builder, choices: &mut Choices<'_>) -> Vec<u8> {
     let split = choices.below(64);
     let seen = choices.rest();
     let (first, second) = seen.split_at(split.min(seen.len()));
-    let most = MAX_PLAIN / times;
-    let first = first[..first.len().min(most)].repeat(times);
-    // What is one stream to gzip is a stream and something behind it to the others.
+    let first = first[..first.len().min(MAX_PLAIN / times)].repeat(times);
     let mut stream = compressed(settings, &first);
     stream.extend(compressed(settings, second));
+    let allowed = asked.ratio.is_none() && asked.output.is_none() && asked.window_bits == 15;
+    let plain = (damage.is_empty() && allowed).then(|| match (asked.format, asked.members) {
+        (Format::Gzip, Members::Many) => [&first, second].concat(),
+        // The second one stands behind the end.
+        _ => first,
+    });
     for [what, high, low, byte] in damage {
-        if stream.is_empty() {
-            break;
-        }
-        let at = usize::from(u16::from_be_bytes([high, low])) % stream.len();
-        match what % 4 {
-            0 => stream[at] ^= byte,
-            1 => stream[at] = byte,
-            2 => drop(stream.remove(at)),
-            _ => stream.insert(at, byte),
-        }
+        damage_one(
+            &mut stream,
+            what,
+            usize::from(u16::from_be_bytes([high, low])),
+            byte,
+        );
     }
-    stream
+    (stream, plain)
+}
+
+fn damage_one(stream: &mut Vec<u8>, what: u8, at: usize, byte: u8) {
+    if stream.is_empty() {
+        return;
+    }
+    let at = at % stream.len();
+    match what % 4 {
+        0 => stream[at] ^= byte,
+        1 => stream[at] = byte,
+        2 => drop(stream.remove(at)),
+        _ => stream.insert(at, byte),
+    }
 }
 
 fn compressed(settings: &Builder, plain: &[u8]) -> Vec<u8> {
@@ -214,9 +243,9 @@ fn sticky(filter: &mut Zlib, error: &Error) {
     assert_eq!((source.len(), plain.len()), (4, 0));
 }
 
-fn compare(whole: &Outcome, pieces: &Outcome, limits: &Limits) {
+fn compare(whole: &Outcome, pieces: &Outcome, asked: &Asked) {
     let ratio =
-        |outcome: &Outcome| limits.ratio.is_some() && matches!(outcome.end, Err(Kind::Limit));
+        |outcome: &Outcome| asked.ratio.is_some() && matches!(outcome.end, Err(Kind::Limit));
     if ratio(whole) || ratio(pieces) {
         // The ratio is looked at after each piece of work, and so depends on them.
         let shorter = whole.plain.len().min(pieces.plain.len());
@@ -232,16 +261,16 @@ fn compare(whole: &Outcome, pieces: &Outcome, limits: &Limits) {
     }
 }
 
-fn check(outcome: &Outcome, limits: &Limits, stream: usize) {
+fn check(outcome: &Outcome, asked: &Asked, stream: usize) {
     let plain = outcome.plain.len() as u64;
     assert!(outcome.compressed <= stream as u64);
     if outcome.end.is_ok() {
         assert_eq!(outcome.compressed, (stream - outcome.left) as u64);
     }
-    if let Some(limit) = limits.output {
+    if let Some(limit) = asked.output {
         assert!(plain <= limit, "{plain} of {limit} bytes");
     }
-    if let Some(ratio) = limits.ratio {
+    if let Some(ratio) = asked.ratio {
         let allowed = RATIO_FREE.max(outcome.compressed * u64::from(ratio.get()));
         assert!(plain <= allowed + ONE_PIECE, "{plain} bytes");
         if outcome.end.is_ok() {

@@ -17,8 +17,11 @@ pub mod tls;
 mod choices;
 mod credentials;
 
-/// Every target's name with its body.
-pub const TARGETS: [(&str, fn(&[u8])); 4] = [
+/// A target: what the bytes say is done, and checked.
+pub type Target = fn(&[u8]);
+
+/// Every target with its name.
+pub const TARGETS: [(&str, Target); 4] = [
     ("evbuffer", evbuffer::run),
     ("filter_stack", filter_stack::run),
     ("inflate", inflate::run),

@@ -120,6 +120,7 @@ impl End {
         let heard = match verdict {
             Ok(Verdict::NeedInput) => {
                 assert_eq!(after.0, 0, "what is there was enough to go on");
+                assert_eq!(self.below, Mode::Normal, "an end that nobody has made");
                 Heard::Open
             }
             Ok(Verdict::Full) => {

@@ -86,6 +86,13 @@ impl Fuzz {
             .arg(&self.built)
             .arg(target)
             .env("RUSTC_BOOTSTRAP", "1");
+        // What cargo has told this program about its own package would have build scripts run anew, here and then when the
+        // command is typed.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR" {
+                command.env_remove(name);
+            }
+        }
         command
     }
 

@@ -13,7 +13,7 @@ use crate::choices::Choices;
 use crate::credentials::Agreement;
 
 /// The model filters of the filter crate's own tests.
-#[allow(dead_code, unreachable_pub, reason = "the tests need more of it")]
+#[allow(unreachable_pub, reason = "the tests need more of it")]
 #[path = "../../../crates/bufferevent-filter/tests/support/mod.rs"]
 mod support;
 
