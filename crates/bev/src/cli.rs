@@ -84,6 +84,10 @@ pub(crate) struct RelayOptions {
     /// Connections at once; more wait in the system's queue
     #[arg(long, value_name = "N")]
     pub(crate) max_connections: Option<NonZeroU64>,
+    /// Threads that relay, each with a loop of its own: a number, or auto (also 0) for as many as this machine has cores. A connection
+    /// stays with its thread
+    #[arg(long, value_name = "N", default_value = "1", value_parser = workers)]
+    pub(crate) workers: NonZeroUsize,
     /// Cuts a connection on which nothing moves for so long
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) idle_timeout: Option<Duration>,
@@ -234,6 +238,23 @@ fn buffer(text: &str) -> Result<NonZeroUsize, String> {
         .ok_or_else(|| "too large for this machine".into())
 }
 
+/// More threads than this are a mistake.
+const MAX_WORKERS: usize = 1024;
+
+/// A number of workers: `4`, or `auto` and `0` for one per core.
+fn workers(text: &str) -> Result<NonZeroUsize, String> {
+    let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let number = match text {
+        "auto" => return Ok(cores()),
+        number => number.parse().ok().filter(|number| *number <= MAX_WORKERS),
+    };
+    match number.map(NonZeroUsize::new) {
+        Some(Some(number)) => Ok(number),
+        Some(None) => Ok(cores()),
+        None => Err(format!("expected auto, or a number up to {MAX_WORKERS}")),
+    }
+}
+
 /// A time in seconds: `10`, `0.5`. Not zero, and at most a year.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text
@@ -278,6 +299,16 @@ mod tests {
             "18446744073709551615K",
         ] {
             assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn workers_are_counted_or_as_many_as_cores() {
+        assert_eq!(workers("3").map(NonZeroUsize::get), Ok(3));
+        assert_eq!(workers("1024").map(NonZeroUsize::get), Ok(1024));
+        assert_eq!(workers("auto"), workers("0"));
+        for text in ["", "-1", "1.5", "1025", "all", "99999999999999999999"] {
+            assert!(workers(text).is_err(), "{text}");
         }
     }
 

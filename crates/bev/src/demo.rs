@@ -33,7 +33,7 @@ use crate::layers::{self, Stack};
 use crate::meter::Meter;
 use crate::output;
 use crate::relay::{Limits, Relay};
-use crate::stats::{Bytes, Counter, per_second};
+use crate::stats::{Bytes, Counter, Totals, per_second};
 
 /// A connection on which nothing moves for so long has lost its wake-up: nobody here waits for anything from outside.
 const STALL: Duration = Duration::from_secs(20);
@@ -239,16 +239,10 @@ pub(crate) fn run(
         connect_timeout: Some(STALL),
     };
     let to = at(&service)?;
-    let exit = Relay::start_with(
-        events,
-        &anywhere,
-        far.clone(),
-        &to,
-        plain.clone(),
-        limits.clone(),
-    )?;
-    let to = at(&exit.local_addr()?)?;
-    let entry = Relay::start_with(events, &anywhere, plain, &to, near.clone(), limits)?;
+    let alone = std::slice::from_ref::<LoopHandle>(events);
+    let exit = Relay::start_with(alone, &anywhere, far.clone(), &to, plain.clone(), &limits)?;
+    let to = at(exit.local_addr())?;
+    let entry = Relay::start_with(alone, &anywhere, plain, &to, near.clone(), &limits)?;
     let run = Arc::new(Run {
         events: LoopHandle::clone(events),
         sent: Counter::default(),
@@ -256,12 +250,12 @@ pub(crate) fn run(
         callbacks: Counter::default(),
         state: Mutex::new((options.connections.get(), None)),
     });
-    let address = entry.local_addr()?;
     let bar = progress(options.bytes);
     show(&run, &bar);
     let began = Instant::now();
     for number in 0..options.connections.get() {
-        connect(&run, &address, number, options).map_err(Failure::during("connecting"))?;
+        connect(&run, entry.local_addr(), number, options)
+            .map_err(Failure::during("connecting"))?;
     }
     events
         .run_until_exit()
@@ -274,8 +268,8 @@ pub(crate) fn run(
         options,
         elapsed: began.elapsed(),
         run: &run,
-        entry: &entry,
-        exit: &exit,
+        entry: entry.snapshot().totals(),
+        exit: exit.snapshot().totals(),
         layers: near
             .meters()
             .map(|meter| ("entry", &**meter))
@@ -370,8 +364,8 @@ struct Report<'a> {
     options: &'a DemoOptions,
     elapsed: Duration,
     run: &'a Run,
-    entry: &'a Relay,
-    exit: &'a Relay,
+    entry: Totals,
+    exit: Totals,
     /// The relay that each layer belongs to, and what passed it.
     layers: Vec<(&'static str, &'a Meter)>,
     echo_callbacks: u64,
@@ -390,10 +384,10 @@ impl Report<'_> {
         let tunnel = match self.layers.first() {
             // What the bottom layer of the entry made, and took.
             Some((_, bottom)) => bottom.down.made.get() + bottom.up.taken.get(),
-            None => self.entry.counters.up.get() + self.entry.counters.down.get(),
+            None => self.entry.passed(),
         };
         let ends = self.run.sent.get() + self.run.checked.get();
-        ends + tunnel + self.exit.counters.up.get() + self.exit.counters.down.get()
+        ends + tunnel + self.exit.passed()
     }
 
     fn table(&self) -> String {
@@ -420,10 +414,10 @@ impl Report<'_> {
                 "relays",
                 format!(
                     "entry {} up, {} down; exit {} up, {} down; moved without copying",
-                    Bytes(entry.counters.up.get()),
-                    Bytes(entry.counters.down.get()),
-                    Bytes(exit.counters.up.get()),
-                    Bytes(exit.counters.down.get())
+                    Bytes(entry.up),
+                    Bytes(entry.down),
+                    Bytes(exit.up),
+                    Bytes(exit.down)
                 ),
             ),
         ];
@@ -447,7 +441,7 @@ impl Report<'_> {
                 format!(
                     "{} clients, {} relays, {} echo",
                     run.callbacks.get(),
-                    entry.counters.callbacks.get() + exit.counters.callbacks.get(),
+                    entry.callbacks + exit.callbacks,
                     self.echo_callbacks
                 ),
             ),
@@ -508,17 +502,17 @@ impl Report<'_> {
             "event": "demo",
             "bytes_sent": run.sent.get(),
             "bytes_checked": run.checked.get(),
-            "relay_bytes_up": entry.counters.up.get(),
-            "relay_bytes_down": entry.counters.down.get(),
-            "exit_bytes_up": exit.counters.up.get(),
-            "exit_bytes_down": exit.counters.down.get(),
+            "relay_bytes_up": entry.up,
+            "relay_bytes_down": entry.down,
+            "exit_bytes_up": exit.up,
+            "exit_bytes_down": exit.down,
             "layers": layers,
             "connections": self.options.connections,
             "seconds": self.elapsed.as_secs_f64(),
             "bytes_per_second": per_second(run.checked.get(), self.elapsed),
             "callbacks": {
                 "clients": run.callbacks.get(),
-                "relays": entry.counters.callbacks.get() + exit.counters.callbacks.get(),
+                "relays": entry.callbacks + exit.callbacks,
                 "echo": self.echo_callbacks,
             },
             "turns": turns.turns,

@@ -284,6 +284,17 @@ impl Stack {
         })
     }
 
+    /// The same layers for another thread, with meters of their own.
+    pub(crate) fn for_another_thread(&self) -> Self {
+        let layers = self.layers.iter().map(|(maker, meter)| {
+            let meter = Meter::new(meter.name);
+            (maker.clone(), Arc::new(meter))
+        });
+        Self {
+            layers: layers.collect(),
+        }
+    }
+
     /// Whether there is no layer.
     pub(crate) fn is_empty(&self) -> bool {
         self.layers.is_empty()

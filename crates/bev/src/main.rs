@@ -1,6 +1,6 @@
 //! Relay, cat and echo for TCP and Unix-domain sockets, built on bufferevents.
 //!
-//! One event loop on one thread. Each command is a file of its own; what they share is the command line (`cli`), addresses
+//! One event loop on one thread; a relay can have more of both. Each command is a file of its own; what they share is the command line (`cli`), addresses
 //! (`address`), signals (`signals`) and how the program ends (`exit`).
 
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ mod data;
 mod demo;
 mod echo;
 mod exit;
+mod gate;
 mod layers;
 mod meter;
 mod output;
@@ -20,12 +21,13 @@ mod relay;
 mod session;
 mod signals;
 mod stats;
+mod worker;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use bufferevent::EventLoop;
-use bufferevent::evreactor::BuildError;
+use bufferevent::evreactor::{self, BuildError};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command, Common};
@@ -55,7 +57,7 @@ fn run(cli: Option<Cli>) -> Result<(), Failure> {
         Command::Cert(options) => cert::run(&common, options),
         Command::Demo(options) => demo::run(&events()?, &common, options),
         Command::Cat(options) => cat::run(&events()?, options),
-        Command::Relay(options) => relay::run(&events()?, &common, options),
+        Command::Relay(options) => relay::run(&events()?, loops(&common), &common, options),
         Command::Echo(options) => echo::run(&events()?, &common, options),
     }
 }
@@ -77,12 +79,17 @@ fn start_log(common: &Common) -> Result<(), Failure> {
     Ok(())
 }
 
-fn event_loop(common: &Common) -> Result<EventLoop, Failure> {
-    let mut builder = EventLoop::builder();
-    if let Some(name) = &common.backend {
-        builder = builder.backend(name);
+/// How loops are made.
+fn loops(common: &Common) -> evreactor::Builder {
+    let builder = EventLoop::builder();
+    match &common.backend {
+        Some(name) => builder.backend(name),
+        None => builder,
     }
-    builder.build().map_err(|error| match error {
+}
+
+fn event_loop(common: &Common) -> Result<EventLoop, Failure> {
+    loops(common).build().map_err(|error| match error {
         BuildError::UnknownBackend { .. } => Failure::new(Code::Usage, Chain(&error).to_string()),
         error => Failure::because(Code::Runtime, "the event loop", &error),
     })

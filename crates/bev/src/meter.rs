@@ -1,7 +1,7 @@
 //! What passes a layer, and how long that takes: a filter around a filter.
 //!
 //! # Invariants
-//! - A meter is changed by its loop's thread alone, and says nothing of a byte that a filter still holds.
+//! - A meter is changed by its loop's thread alone: each worker of a relay has its own. It says nothing of a byte that a filter still holds.
 //! - The clock is read only where somebody asked for times: twice a call is much for small messages.
 
 use std::sync::Arc;
@@ -54,6 +54,16 @@ impl Meter {
         self.nanos.load(Ordering::Relaxed) as f64 / 1e9
     }
 
+    /// What has passed until now, from any thread.
+    pub(crate) fn read(&self) -> LayerTotals {
+        let read = |passed: &Passed| (passed.taken.get(), passed.made.get());
+        LayerTotals {
+            name: self.name,
+            down: read(&self.down),
+            up: read(&self.up),
+        }
+    }
+
     fn measure(
         &self,
         passed: &Passed,
@@ -73,6 +83,26 @@ impl Meter {
         passed.taken.add(length.saturating_sub(source.len()) as u64);
         passed.made.add(room.saturating_sub(sink.room()) as u64);
         verdict
+    }
+}
+
+/// What passed a layer, over one meter or several: bytes taken and bytes made, each way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct LayerTotals {
+    pub(crate) name: &'static str,
+    pub(crate) down: (u64, u64),
+    pub(crate) up: (u64, u64),
+}
+
+impl LayerTotals {
+    /// With what passed the same layer elsewhere.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let add = |(taken, made): (u64, u64), other: (u64, u64)| (taken + other.0, made + other.1);
+        Self {
+            name: self.name,
+            down: add(self.down, other.down),
+            up: add(self.up, other.up),
+        }
     }
 }
 

@@ -1,28 +1,34 @@
 //! `bev relay`: joins each accepted connection to a new one.
 //!
-//! # Life
-//! ```text
-//! Serving --SIGTERM--> Draining --last session ends--> exit 0
-//!                         `-- deadline, or a second signal, with sessions left --> exit 5
-//! ```
+//! A relay has one worker per loop. The first is on the loop of the main thread, which also watches the signals and shows the
+//! statistics; the others are on a pool's threads. How connections come to workers is the listener's business, who may come in is
+//! the gate's (`gate.rs`), and what a worker does with them is in `worker.rs` and `session.rs`.
 //!
 //! # Invariants
-//! - At most `--max-connections` sessions are there at once: at the limit the listener is disabled, and clients wait in
-//!   the system's queue.
-//! - No callback of the library runs while the relay's lock is held.
+//! - A connection stays with its worker; workers share the gate and nothing else.
+//! - A worker's loop that fails ends the relay: its connections are lost, and nobody would notice otherwise.
 
+use std::convert::Infallible;
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bufferevent::{Address, Bev, EventLoop, Listener, LoopHandle};
+use bufferevent::evreactor::{self, LoopPool};
+use bufferevent::{Address, EventLoop, Listener, LoopHandle};
 
 use crate::address::{Place, Written};
 use crate::cli::{Common, RelayOptions};
 use crate::exit::{Code, Failure};
+use crate::gate::Gate;
 use crate::layers::Stack;
-use crate::stats::Counters;
-use crate::{BACKLOG, output, session, signals};
+use crate::meter::LayerTotals;
+use crate::stats::Snapshot;
+use crate::worker::Worker;
+use crate::{BACKLOG, output, signals};
+
+/// How long the workers' loops may take to end when the relay ends. They end after the callback that runs, so reaching this is a
+/// failure.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a relay lets its sessions have.
 #[derive(Clone, Debug)]
@@ -39,46 +45,33 @@ pub(crate) struct Limits {
 
 /// A relay at work.
 pub(crate) struct Relay {
-    pub(crate) events: LoopHandle,
-    pub(crate) upstream: Address,
-    /// The layers on what is accepted, and on what is connected.
-    pub(crate) below: Stack,
-    pub(crate) above: Stack,
-    pub(crate) limits: Limits,
-    pub(crate) counters: Counters,
-    phase: Mutex<Phase>,
-}
-
-enum Phase {
-    /// Bound, the listener not yet here.
-    Starting,
-    Serving(Listener),
-    Draining,
-    /// The deadline passed, or a second signal came.
-    Cut,
+    workers: Vec<Arc<Worker>>,
+    gate: Arc<Gate>,
+    address: Address,
 }
 
 impl Relay {
-    /// Starts to listen on `events`.
+    /// Starts to listen, with a worker on each of `loops`. The end of the first is the relay's end.
     pub(crate) fn start(
-        events: &LoopHandle,
+        loops: &[LoopHandle],
         listen: &Place,
         connect: &Place,
-        limits: Limits,
-    ) -> Result<Arc<Self>, Failure> {
+        limits: &Limits,
+    ) -> Result<Self, Failure> {
         let (below, above) = (Stack::prepare(listen)?, Stack::prepare(connect)?);
-        Self::start_with(events, listen, below, connect, above, limits)
+        Self::start_with(loops, listen, below, connect, above, limits)
     }
 
-    /// As [`start`](Self::start), with layers that are ready.
+    /// As [`start`](Self::start), with layers that are ready. Their meters count for the first worker.
     pub(crate) fn start_with(
-        events: &LoopHandle,
+        loops: &[LoopHandle],
         listen: &Place,
         below: Stack,
         connect: &Place,
         above: Stack,
-        limits: Limits,
-    ) -> Result<Arc<Self>, Failure> {
+        limits: &Limits,
+    ) -> Result<Self, Failure> {
+        let (first, others) = loops.split_first().expect("a relay has a loop");
         let at = listen.endpoint.resolve()?;
         let upstream = connect.endpoint.resolve()?;
         if leads_back(&at, &upstream) {
@@ -87,21 +80,24 @@ impl Relay {
                 format!("{listen} would relay to itself"),
             ));
         }
-        let relay = Arc::new(Self {
-            events: events.clone(),
-            upstream,
-            below,
-            above,
-            limits,
-            counters: Counters::default(),
-            phase: Mutex::new(Phase::Starting),
+        let gate = Arc::new(Gate::new(limits.max_connections, first));
+        let further = others.iter().map(|events| {
+            let stacks = (below.for_another_thread(), above.for_another_thread());
+            (events, stacks)
         });
-        let accepting = relay.clone();
-        let listener = Listener::builder(events)
+        let further: Vec<_> = further.collect();
+        let workers: Vec<_> = std::iter::once((first, (below, above)))
+            .chain(further)
+            .map(|(events, stacks)| Worker::new(events, &upstream, stacks, limits, &gate))
+            .collect();
+        let accepting = workers.clone();
+        let listeners = Listener::builder(first)
             .backlog(BACKLOG)
             .nodelay(true)
             .replace_stale(true)
-            .bind(at, move |bev, peer| accepting.accept(&bev, peer))
+            .bind_each(others, at, move |index, bev, peer| {
+                accepting[index].accept(bev, peer)
+            })
             .map_err(|error| {
                 Failure::because(
                     Code::Unreachable,
@@ -109,96 +105,58 @@ impl Relay {
                     &error,
                 )
             })?;
-        *relay.phase() = Phase::Serving(listener);
-        Ok(relay)
+        let address = listeners.first().expect("a relay has a listener");
+        let address = address
+            .local_addr()
+            .map_err(Failure::during("local address"))?;
+        gate.serve(listeners);
+        Ok(Self {
+            workers,
+            gate,
+            address,
+        })
     }
 
     /// Where it listens.
-    pub(crate) fn local_addr(&self) -> Result<Address, Failure> {
-        match &*self.phase() {
-            Phase::Serving(listener) => listener
-                .local_addr()
-                .map_err(Failure::during("local address")),
-            Phase::Starting | Phase::Draining | Phase::Cut => {
-                Err(Failure::new(Code::Runtime, "the relay does not listen"))
-            }
+    pub(crate) fn local_addr(&self) -> &Address {
+        &self.address
+    }
+
+    /// What it has counted.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            workers: self.workers.iter().map(|one| one.counters.read()).collect(),
+            layers: self
+                .layers("listen", |worker| &worker.below)
+                .chain(self.layers("connect", |worker| &worker.above))
+                .collect(),
         }
     }
 
-    fn phase(&self) -> MutexGuard<'_, Phase> {
-        // Nothing that can panic runs under the lock, and the phase is whole at every point.
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_full(&self) -> bool {
-        self.limits
-            .max_connections
-            .is_some_and(|limit| self.counters.active() >= limit.get())
-    }
-
-    fn accept(self: &Arc<Self>, client: &Bev, peer: Address) -> Result<(), bufferevent::Error> {
-        self.counters.accepted.add(1);
-        if self.is_full()
-            && let Phase::Serving(listener) = &*self.phase()
-        {
-            listener.disable();
-        }
-        session::join(self, client, peer)
-    }
-
-    /// A session is gone.
-    pub(crate) fn ended(&self) {
-        let was_full = self.is_full();
-        self.counters.ended.add(1);
-        match &*self.phase() {
-            Phase::Serving(listener) if was_full => listener.enable(),
-            Phase::Draining if self.counters.active() == 0 => self.events.exit(),
-            Phase::Starting | Phase::Serving(_) | Phase::Draining | Phase::Cut => {}
-        }
-    }
-
-    /// Stops accepting and ends with the last session, or after `deadline`. Called again, it ends at once.
-    fn drain(self: &Arc<Self>, deadline: Duration) {
-        let next = match &*self.phase() {
-            Phase::Starting | Phase::Serving(_) => Phase::Draining,
-            Phase::Draining | Phase::Cut => Phase::Cut,
-        };
-        let draining = matches!(next, Phase::Draining);
-        let former = std::mem::replace(&mut *self.phase(), next);
-        // A listener closes here, with the lock released.
-        drop(former);
-        if !draining || self.counters.active() == 0 {
-            self.events.exit();
-            return;
-        }
-        tracing::info!(active = self.counters.active(), "draining");
-        let relay = self.clone();
-        match self.events.after(deadline, move || relay.cut()) {
-            Ok(timer) => timer.detach(),
-            Err(_) => self.cut(),
-        }
-    }
-
-    fn cut(&self) {
-        *self.phase() = Phase::Cut;
-        self.events.exit();
+    /// The layers of one side, each with what passed it over all workers.
+    fn layers(
+        &self,
+        side: &'static str,
+        of: impl Fn(&Worker) -> &Stack,
+    ) -> impl Iterator<Item = (&'static str, LayerTotals)> {
+        let each = self.workers.iter().map(|worker| {
+            let meters = of(worker).meters();
+            meters.map(|meter| meter.read()).collect::<Vec<_>>()
+        });
+        // All workers have the same layers.
+        let all = each.reduce(|all, one| {
+            let both = all.into_iter().zip(one);
+            both.map(|(all, one)| all.and(one)).collect()
+        });
+        all.into_iter().flatten().map(move |totals| (side, totals))
     }
 
     /// How the relay's end is told to whoever started it.
     fn verdict(&self) -> Result<(), Failure> {
-        match (&*self.phase(), self.counters.active()) {
-            (Phase::Cut, active @ 1..) => {
-                let connections = if active == 1 {
-                    "connection"
-                } else {
-                    "connections"
-                };
-                Err(Failure::new(
-                    Code::Cut,
-                    format!("{active} {connections} cut"),
-                ))
-            }
-            _ => Ok(()),
+        match self.gate.cut_sessions() {
+            0 => Ok(()),
+            1 => Err(Failure::new(Code::Cut, "1 connection cut")),
+            left => Err(Failure::new(Code::Cut, format!("{left} connections cut"))),
         }
     }
 }
@@ -214,37 +172,91 @@ fn leads_back(listen: &Address, connect: &Address) -> bool {
     }
 }
 
-/// Runs `bev relay` until a signal comes.
+/// Runs `bev relay` until a signal comes. Each worker but the first gets a loop that `loops` makes.
 pub(crate) fn run(
     events: &EventLoop,
+    loops: evreactor::Builder,
     common: &Common,
     options: &RelayOptions,
 ) -> Result<(), Failure> {
-    let relay = Relay::start(events, &options.listen, &options.connect, options.limits())?;
-    let draining = relay.clone();
-    let deadline = options.drain;
-    let _signals = signals::on_termination(events, move || draining.drain(deadline))?;
+    let pool = match NonZeroUsize::new(options.workers.get() - 1) {
+        Some(others) => Some(start_pool(events, loops, others)?),
+        None => None,
+    };
+    let mut handles = vec![LoopHandle::clone(events)];
+    handles.extend(pool.iter().flat_map(LoopPool::handles).cloned());
+    let relay = Relay::start(
+        &handles,
+        &options.listen,
+        &options.connect,
+        &options.limits(),
+    )?;
+    let relay = Arc::new(relay);
+    let (gate, deadline) = (relay.gate.clone(), options.drain);
+    let _signals = signals::on_termination(events, move || gate.drain(deadline))?;
     if let Some(period) = options.stats {
-        report(&relay, common.json, period, 0, Instant::now());
+        let teller = output::Teller::start().map_err(Failure::during("starting a thread"))?;
+        let reporter = Reporter {
+            events: LoopHandle::clone(events),
+            relay: relay.clone(),
+            teller,
+            json: common.json,
+            period,
+        };
+        reporter.report(0, Instant::now());
     }
-    output::listening(common.json, &Written(&relay.local_addr()?).to_string());
+    output::listening(common.json, &Written(relay.local_addr()).to_string());
     events
         .run_until_exit()
         .map_err(Failure::during("the event loop"))?;
-    relay.verdict()
+    let stopped = pool.map_or(Ok(()), |pool| pool.shut_down(STOP_WITHIN));
+    relay.verdict()?;
+    stopped.map_err(Failure::during("a worker"))
+}
+
+/// The loops of all workers but the first.
+fn start_pool(
+    main: &LoopHandle,
+    loops: evreactor::Builder,
+    count: NonZeroUsize,
+) -> Result<LoopPool, Failure> {
+    /// Ends the relay when a worker's loop has ended.
+    struct EndsAll(LoopHandle);
+    impl Drop for EndsAll {
+        fn drop(&mut self) {
+            self.0.exit();
+        }
+    }
+    let main = main.clone();
+    LoopPool::builder(count)
+        .name("worker")
+        .loops(loops)
+        .start_with(move |_, _| Ok::<_, Infallible>(EndsAll(main.clone())))
+        .map_err(Failure::during("the workers"))
 }
 
 /// Says a line of statistics once per `period`.
-fn report(relay: &Arc<Relay>, json: bool, period: Duration, before: u64, since: Instant) {
-    let reporting = relay.clone();
-    let timer = relay.events.after(period, move || {
-        let counters = &reporting.counters;
-        output::say(&counters.line(json, before, since.elapsed()));
-        let passed = counters.up.get() + counters.down.get();
-        report(&reporting, json, period, passed, Instant::now());
-    });
-    // A closed loop has nothing to report any more.
-    if let Ok(timer) = timer {
-        timer.detach();
+struct Reporter {
+    events: LoopHandle,
+    relay: Arc<Relay>,
+    teller: output::Teller,
+    json: bool,
+    period: Duration,
+}
+
+impl Reporter {
+    /// The next line, and those after it; `before` bytes had passed at `since`.
+    fn report(self, before: u64, since: Instant) {
+        let events = self.events.clone();
+        let timer = events.after(self.period, move || {
+            let snapshot = self.relay.snapshot();
+            let line = snapshot.line(self.json, before, since.elapsed());
+            self.teller.say(line);
+            self.report(snapshot.totals().passed(), Instant::now());
+        });
+        // A closed loop has nothing to report any more.
+        if let Ok(timer) = timer {
+            timer.detach();
+        }
     }
 }

@@ -22,14 +22,15 @@ use bufferevent::{
 
 use crate::address::Written;
 use crate::exit::Chain;
-use crate::relay::{Limits, Relay};
+use crate::relay::Limits;
+use crate::worker::Worker;
 
 /// How long what came from a broken side may take to be delivered to the other.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// What both sides share.
 struct Session {
-    relay: Arc<Relay>,
+    worker: Arc<Worker>,
     peer: Address,
     /// The flows that are over, by [`Way::bit`].
     over: AtomicU8,
@@ -40,10 +41,10 @@ struct Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if *self.broken.get_mut() {
-            self.relay.counters.broken.add(1);
+            self.worker.counters.broken.add(1);
         }
         tracing::debug!(client = %Written(&self.peer), "ended");
-        self.relay.ended();
+        self.worker.ended();
     }
 }
 
@@ -79,24 +80,25 @@ struct Side {
 }
 
 /// Joins an accepted connection to a new one to the relay's upstream.
-pub(crate) fn join(relay: &Arc<Relay>, transport: &Bev, peer: Address) -> Result<(), Error> {
+pub(crate) fn join(worker: &Arc<Worker>, transport: &Bev, peer: Address) -> Result<(), Error> {
     tracing::debug!(client = %Written(&peer), "accepted");
-    let client = relay.below.put_on(transport)?;
+    // First, so that its drop tells the worker, whatever fails from here on.
     let session = Arc::new(Session {
-        relay: relay.clone(),
+        worker: worker.clone(),
         peer,
         over: AtomicU8::new(0),
         broken: AtomicBool::new(false),
     });
+    let client = worker.below.put_on(transport)?;
     let handler = Side {
         way: Way::Down,
         other: client.clone(),
         session: session.clone(),
     };
-    let connecting = Builder::new(&relay.events).nodelay(true);
+    let connecting = Builder::new(&worker.events).nodelay(true);
     let connected = connecting
-        .connect(&relay.upstream)
-        .and_then(|transport| relay.above.put_on(&transport));
+        .connect(&worker.upstream)
+        .and_then(|transport| worker.above.put_on(&transport));
     let upstream = match connected {
         Ok(upstream) => upstream,
         Err(error) => {
@@ -113,9 +115,9 @@ pub(crate) fn join(relay: &Arc<Relay>, transport: &Bev, peer: Address) -> Result
                 session,
             })
         })
-        .and_then(|()| prepare(&upstream, &relay.limits))
+        .and_then(|()| prepare(&upstream, &worker.limits))
         // Last: what has arrived is told from inside, and may end it all.
-        .and_then(|()| prepare(&client, &relay.limits))
+        .and_then(|()| prepare(&client, &worker.limits))
         .inspect_err(|_| {
             let _ = upstream.free();
             let _ = client.free();
@@ -141,11 +143,11 @@ impl Session {
     }
 
     fn unreachable(&self, error: &Error) {
-        self.relay.counters.unreachable.add(1);
+        self.worker.counters.unreachable.add(1);
         tracing::warn!(
             client = %Written(&self.peer),
             "cannot connect to {}: {}",
-            Written(&self.relay.upstream),
+            Written(&self.worker.upstream),
             Chain(error)
         );
     }
@@ -157,7 +159,7 @@ impl Handler for Side {
     }
 
     fn on_read(&mut self, bev: &Bev) {
-        let counters = &self.session.relay.counters;
+        let counters = &self.session.worker.counters;
         counters.callbacks.add(1);
         // A refusal means that the other side cannot be written to any more; its own event ends the flow.
         let moved = self.other.output().append_from(&bev.input()).unwrap_or(0) as u64;
@@ -173,7 +175,7 @@ impl Handler for Side {
     }
 
     fn on_pressure(&mut self, _bev: &Bev, pressure: Pressure) {
-        self.session.relay.counters.callbacks.add(1);
+        self.session.worker.counters.callbacks.add(1);
         // Freed already: nothing is read there then.
         let _ = match pressure {
             Pressure::Full => self.other.suspend(READ),
@@ -182,7 +184,7 @@ impl Handler for Side {
     }
 
     fn on_event(&mut self, bev: &Bev, event: &Event) {
-        self.session.relay.counters.callbacks.add(1);
+        self.session.worker.counters.callbacks.add(1);
         match event {
             Event::Eof => {
                 let finished = self.other.finish();
@@ -216,8 +218,8 @@ impl Handler for Side {
             }
             Event::Timeout(Deadline::Connect) => {
                 let layer = match self.way {
-                    Way::Up => &self.session.relay.below,
-                    Way::Down => &self.session.relay.above,
+                    Way::Up => &self.session.worker.below,
+                    Way::Down => &self.session.worker.above,
                 };
                 let layer = layer.top_name().unwrap_or("socket");
                 let error = Error::io(layer, "connect", std::io::ErrorKind::TimedOut.into());

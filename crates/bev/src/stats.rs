@@ -1,15 +1,19 @@
 //! What a relay counts, and how it is shown.
 //!
 //! # Invariants
-//! - Counters only grow, apart from `active`. The loop's thread alone changes them; atomics make them shareable, no more.
+//! - Counters only grow. Each worker has its own, which its thread alone changes; atomics make them shareable, no more.
+//! - What is shown is a sum over the workers, read one by one while they work: each number is right, the moment is not quite the same.
 
 use std::fmt;
+use std::iter::Sum;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 
-/// The counters of one relay.
+use crate::meter::LayerTotals;
+
+/// The counters of one worker of a relay.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     /// Connections accepted.
@@ -46,37 +50,122 @@ impl Counter {
 }
 
 impl Counters {
+    /// The numbers of this moment, from any thread.
+    pub(crate) fn read(&self) -> Totals {
+        // An end is counted behind its start, so reading it first mostly keeps the two in order; `active` does not rely on that.
+        let ended = self.ended.get();
+        Totals {
+            ended,
+            accepted: self.accepted.get(),
+            unreachable: self.unreachable.get(),
+            broken: self.broken.get(),
+            up: self.up.get(),
+            down: self.down.get(),
+            callbacks: self.callbacks.get(),
+        }
+    }
+}
+
+/// What one worker has counted, or several together.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Totals {
+    pub(crate) accepted: u64,
+    pub(crate) ended: u64,
+    pub(crate) unreachable: u64,
+    pub(crate) broken: u64,
+    pub(crate) up: u64,
+    pub(crate) down: u64,
+    pub(crate) callbacks: u64,
+}
+
+impl Totals {
     /// Pairs of connections that are there now.
     pub(crate) fn active(&self) -> u64 {
-        self.accepted.get() - self.ended.get()
+        self.accepted.saturating_sub(self.ended)
+    }
+
+    /// Bytes in both directions.
+    pub(crate) fn passed(&self) -> u64 {
+        self.up + self.down
+    }
+}
+
+impl Sum for Totals {
+    fn sum<I: Iterator<Item = Self>>(each: I) -> Self {
+        each.fold(Self::default(), |sum, one| Self {
+            accepted: sum.accepted + one.accepted,
+            ended: sum.ended + one.ended,
+            unreachable: sum.unreachable + one.unreachable,
+            broken: sum.broken + one.broken,
+            up: sum.up + one.up,
+            down: sum.down + one.down,
+            callbacks: sum.callbacks + one.callbacks,
+        })
+    }
+}
+
+/// What a relay has counted, by worker.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) workers: Vec<Totals>,
+    /// The side of each layer, and what passed it over all workers.
+    pub(crate) layers: Vec<(&'static str, LayerTotals)>,
+}
+
+impl Snapshot {
+    /// All workers together.
+    pub(crate) fn totals(&self) -> Totals {
+        self.workers.iter().copied().sum()
     }
 
     /// One line for `--stats`; `before` bytes had passed `elapsed` ago.
     pub(crate) fn line(&self, json: bool, before: u64, elapsed: Duration) -> String {
-        let (active, accepted) = (self.active(), self.accepted.get());
-        let (unreachable, broken) = (self.unreachable.get(), self.broken.get());
-        let (up, down) = (self.up.get(), self.down.get());
-        let rate = per_second(up + down - before, elapsed);
+        let all = self.totals();
+        let rate = per_second(all.passed().saturating_sub(before), elapsed);
         if json {
-            return json!({
-                "event": "stats",
-                "active": active,
-                "accepted": accepted,
-                "unreachable": unreachable,
-                "broken": broken,
-                "bytes_up": up,
-                "bytes_down": down,
-                "bytes_per_second": rate,
-            })
-            .to_string();
+            return self.json(&all, rate).to_string();
         }
         format!(
-            "{active} active, {accepted} accepted, {unreachable} unreachable, {broken} broken; \
-             {} up, {} down, {}/s",
-            Bytes(up),
-            Bytes(down),
+            "{} active, {} accepted, {} unreachable, {} broken; {} up, {} down, {}/s",
+            all.active(),
+            all.accepted,
+            all.unreachable,
+            all.broken,
+            Bytes(all.up),
+            Bytes(all.down),
             Bytes(rate)
         )
+    }
+
+    fn json(&self, all: &Totals, rate: u64) -> serde_json::Value {
+        let workers = self.workers.iter().map(|worker| {
+            json!({
+                "active": worker.active(),
+                "accepted": worker.accepted,
+                "bytes_up": worker.up,
+                "bytes_down": worker.down,
+            })
+        });
+        let layers = self.layers.iter().map(|(side, layer)| {
+            json!({
+                "side": side,
+                "layer": layer.name,
+                "down": {"taken": layer.down.0, "made": layer.down.1},
+                "up": {"taken": layer.up.0, "made": layer.up.1},
+            })
+        });
+        json!({
+            "event": "stats",
+            "active": all.active(),
+            "accepted": all.accepted,
+            "unreachable": all.unreachable,
+            "broken": all.broken,
+            "bytes_up": all.up,
+            "bytes_down": all.down,
+            "bytes_per_second": rate,
+            "workers": workers.collect::<Vec<_>>(),
+            "layers": layers.collect::<Vec<_>>(),
+        })
     }
 }
 
@@ -127,16 +216,30 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_what_passed_since_the_last() {
-        let counters = Counters::default();
-        counters.accepted.add(3);
-        counters.ended.add(1);
-        counters.up.add(3 << 20);
-        let line = counters.line(false, 1 << 20, Duration::from_secs(2));
-        assert!(line.starts_with("2 active, 3 accepted"), "{line}");
+    fn a_line_says_what_passed_since_the_last_over_all_workers() {
+        let workers = [Counters::default(), Counters::default()];
+        for counters in &workers {
+            counters.accepted.add(3);
+            counters.ended.add(1);
+            counters.up.add(3 << 19);
+        }
+        let snapshot = Snapshot {
+            workers: workers.iter().map(Counters::read).collect(),
+            layers: Vec::new(),
+        };
+        let line = snapshot.line(false, 1 << 20, Duration::from_secs(2));
+        assert!(line.starts_with("4 active, 6 accepted"), "{line}");
         assert!(line.ends_with("3.0 MiB up, 0 B down, 1.0 MiB/s"), "{line}");
-        let line = counters.line(true, 0, Duration::from_secs(1));
+        let line = snapshot.line(true, 0, Duration::from_secs(1));
         let value: serde_json::Value = serde_json::from_str(&line).expect("a JSON object");
         assert_eq!(value["bytes_up"], 3 << 20);
+        assert_eq!(value["workers"][1]["accepted"], 3);
+    }
+
+    #[test]
+    fn an_end_that_is_seen_before_its_start_counts_nobody() {
+        let counters = Counters::default();
+        counters.ended.add(1);
+        assert_eq!(counters.read().active(), 0);
     }
 }

@@ -75,6 +75,16 @@ fn wrong_flags_and_arguments() {
             ],
             "'soon'",
         ),
+        (
+            &[
+                "relay",
+                "tcp:127.0.0.1:0",
+                "tcp:127.0.0.1:1",
+                "--workers",
+                "some",
+            ],
+            "expected auto",
+        ),
         (&["demo", "--bytes", "many"], "'many'"),
     ] {
         assert_refused(arguments, 2, reason);

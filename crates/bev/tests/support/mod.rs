@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longer than anything here takes on a busy machine; reaching it is a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -51,12 +51,11 @@ impl Service {
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("a first line");
-        let address = line
-            .trim()
-            .rsplit(' ')
-            .next()
-            .expect("an address")
-            .to_string();
+        let address = match serde_json::from_str::<serde_json::Value>(&line) {
+            Ok(listening) => listening["address"].as_str().map(String::from),
+            Err(_) => line.trim().rsplit(' ').next().map(String::from),
+        };
+        let address = address.expect("an address");
         Self {
             child: Some(child),
             stdout,
@@ -87,6 +86,24 @@ impl Service {
         let mut line = String::new();
         self.stdout.read_line(&mut line).expect("a line");
         line
+    }
+
+    /// Waits for statistics that are as `wanted`; the program was started with `--stats` and `--json`.
+    pub(crate) fn wait_for_stats(
+        &mut self,
+        what: &str,
+        wanted: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let stats: serde_json::Value =
+                serde_json::from_str(&self.line()).expect("a JSON object");
+            assert_eq!(stats["event"], "stats");
+            if wanted(&stats) {
+                return stats;
+            }
+            assert!(Instant::now() < deadline, "{what}: {stats}");
+        }
     }
 
     /// Waits for a line on standard error that contains `text`.

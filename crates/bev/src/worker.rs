@@ -1,0 +1,100 @@
+//! One worker of a relay: a loop, the connections that came to it, and what it counts.
+//!
+//! # Invariants
+//! - A connection stays with its worker: client, upstream, layers and callbacks are all on one loop and one thread.
+//! - The counters, the meters of the layers and the queue of those that wait are changed on that thread alone. Other threads read
+//!   the numbers, and add them up.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bufferevent::{Address, Bev, Error, LoopHandle};
+
+use crate::gate::{Entry, Gate};
+use crate::layers::Stack;
+use crate::relay::Limits;
+use crate::session;
+use crate::stats::Counters;
+
+/// One loop's share of a relay.
+pub(crate) struct Worker {
+    pub(crate) events: LoopHandle,
+    pub(crate) upstream: Address,
+    /// The layers on what is accepted, and on what is connected.
+    pub(crate) below: Stack,
+    pub(crate) above: Stack,
+    pub(crate) limits: Limits,
+    pub(crate) counters: Counters,
+    pub(crate) gate: Arc<Gate>,
+    /// Accepted, and kept out by the limit: one that was accepted while another worker took the last place, or those that were
+    /// handed out before the listener was disabled. Nothing is read from them.
+    waiting: Mutex<VecDeque<(Bev, Address)>>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        events: &LoopHandle,
+        upstream: &Address,
+        (below, above): (Stack, Stack),
+        limits: &Limits,
+        gate: &Arc<Gate>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            events: events.clone(),
+            upstream: upstream.clone(),
+            below,
+            above,
+            limits: limits.clone(),
+            counters: Counters::default(),
+            gate: gate.clone(),
+            waiting: Mutex::default(),
+        })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<(Bev, Address)>> {
+        // Nothing that can panic runs under the lock.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection has come.
+    pub(crate) fn accept(self: &Arc<Self>, client: Bev, peer: Address) -> Result<(), Error> {
+        match self.gate.enter(self) {
+            Entry::Welcome => self.join(&client, peer),
+            Entry::Wait => {
+                self.waiting().push_back((client, peer));
+                Ok(())
+            }
+            Entry::Refused => client.free().map(drop),
+        }
+    }
+
+    /// Tries to bring in those that wait, the first that came first.
+    pub(crate) fn try_again(self: &Arc<Self>) {
+        loop {
+            let next = self.waiting().pop_front();
+            let Some((client, peer)) = next else { return };
+            match self.gate.enter_again(self) {
+                Entry::Welcome => {
+                    if let Err(error) = self.join(&client, peer) {
+                        tracing::warn!(%error, "an accepted connection was refused");
+                        // Freed already is just as well.
+                        let _ = client.free();
+                    }
+                }
+                Entry::Wait => return self.waiting().push_front((client, peer)),
+                Entry::Refused => drop(client.free()),
+            }
+        }
+    }
+
+    fn join(self: &Arc<Self>, client: &Bev, peer: Address) -> Result<(), Error> {
+        self.counters.accepted.add(1);
+        session::join(self, client, peer)
+    }
+
+    /// A session is gone.
+    pub(crate) fn ended(&self) {
+        self.counters.ended.add(1);
+        self.gate.leave();
+    }
+}
