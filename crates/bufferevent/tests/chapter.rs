@@ -23,6 +23,7 @@ macro_rules! example {
 example!(connect, "../examples/connect.rs");
 example!(drain_count, "../examples/drain_count.rs");
 example!(fibonacci, "../examples/fibonacci.rs");
+example!(hash_server, "../examples/hash_server.rs");
 example!(http_client, "../examples/http_client.rs");
 example!(own_layer, "../examples/own_layer.rs");
 example!(proxy, "../examples/proxy.rs");
@@ -296,6 +297,81 @@ fn fibonacci_refills_for_as_long_as_the_peer_reads() {
             assert_eq!(line.expect("it writes"), expected.1.to_string());
             expected = (expected.1, expected.0.wrapping_add(expected.1));
         }
+    });
+}
+
+/// Sends `lines` and the client's end in one go, and returns the answers until the server's end.
+fn hashes(address: SocketAddr, lines: &[String]) -> Vec<String> {
+    let stream = client(address);
+    let all: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let mut writing = stream.try_clone().expect("a clone");
+    let sent = thread::spawn(move || {
+        writing.write_all(all.as_bytes()).expect("it reads");
+        writing.shutdown(Shutdown::Write).expect("connected");
+    });
+    let answers = BufReader::new(stream).lines();
+    let answers = answers.map(|line| line.expect("it answers")).collect();
+    sent.join().expect("all was sent");
+    answers
+}
+
+#[test]
+fn hash_server_answers_in_order_from_other_threads_with_a_queue_of_two() {
+    const CLIENTS: usize = 12;
+    const LINES: usize = 30;
+    let two = std::num::NonZeroUsize::new(2).expect("not zero");
+    let hashers = hash_server::Hashers::start(two, two).expect("threads");
+    let events = event_loop();
+    let listener = hash_server::listen(&events, "127.0.0.1:0", &hashers).expect("a free port");
+    let address = address_of(&listener);
+    run_against(&events, move || {
+        // One that goes away with lines at work, and one that is no text.
+        let mut gone = client(address);
+        gone.write_all(b"one\ntwo\nthree\n").expect("it reads");
+        drop(gone);
+        let mut endless = client(address);
+        endless.write_all(&[b'x'; 10_000]).expect("it reads");
+        // Ended or reset: it says nothing.
+        assert_eq!(endless.read(&mut [0; 1]).unwrap_or(0), 0);
+        let clients = (0..CLIENTS).map(|number| {
+            thread::spawn(move || {
+                let line = |nth| format!("line {nth} of client {number}");
+                let lines: Vec<_> = (0..LINES).map(line).collect();
+                let hash = |line: &String| format!("{:016x}", hash_server::digest(line.as_bytes()));
+                let expected: Vec<_> = lines.iter().map(hash).collect();
+                assert_eq!(hashes(address, &lines), expected);
+            })
+        });
+        for client in clients.collect::<Vec<_>>() {
+            client.join().expect("it got what it expected");
+        }
+    });
+    assert_eq!(events.stats().panics, 0);
+}
+
+#[test]
+fn hash_server_does_not_read_from_whom_does_not_read() {
+    const LIMIT: usize = 64 << 20;
+    let one = std::num::NonZeroUsize::MIN;
+    let hashers = hash_server::Hashers::start(one, one).expect("a thread");
+    let events = event_loop();
+    let listener = hash_server::listen(&events, "127.0.0.1:0", &hashers).expect("a free port");
+    let address = address_of(&listener);
+    run_against(&events, move || {
+        let mut deaf = client(address);
+        let quiet = Duration::from_millis(200);
+        deaf.set_write_timeout(Some(quiet)).expect("not zero");
+        let lines = "x\n".repeat(32 * 1024);
+        let mut taken = 0;
+        while taken < LIMIT
+            && let Ok(count) = deaf.write(lines.as_bytes())
+        {
+            taken += count;
+        }
+        assert!(taken < LIMIT, "{taken} bytes and no end");
+        // Others are served all the same.
+        let expected = format!("{:016x}", hash_server::digest(b"hello"));
+        assert_eq!(hashes(address, &["hello".into()]), [expected]);
     });
 }
 
