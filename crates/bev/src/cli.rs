@@ -81,7 +81,7 @@ pub(crate) struct RelayOptions {
     /// Bytes that may wait per connection and direction
     #[arg(long, value_name = "BYTES", default_value = BUFFER, value_parser = buffer)]
     pub(crate) buffer: NonZeroUsize,
-    /// Connections at once; more wait in the system's queue
+    /// Connections at once, over all workers; more wait in the system's queue
     #[arg(long, value_name = "N")]
     pub(crate) max_connections: Option<NonZeroU64>,
     /// Threads that relay, each with a loop of its own: a number, or auto (also 0) for as many as this machine has cores. A connection

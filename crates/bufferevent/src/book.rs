@@ -32,5 +32,6 @@ pages! {
     OwnLayer: "../../../docs/guide/own-layer.md",
     Testing: "../../../docs/guide/testing.md",
     Backend: "../../../docs/guide/backend.md",
+    Cores: "../../../docs/guide/cores.md",
     Buffer: "../../../docs/guide/buffer.md",
 }
