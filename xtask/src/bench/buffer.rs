@@ -16,12 +16,6 @@ use crate::arguments::Arguments;
 use crate::failure::Failure;
 use crate::workspace;
 
-/// Memory that was freed is kept, on both sides: else a result depends on what ran before it.
-const ALLOCATOR: [(&str, &str); 2] = [
-    ("MALLOC_MMAP_THRESHOLD_", "33554432"),
-    ("MALLOC_TRIM_THRESHOLD_", "1073741824"),
-];
-
 /// One bench of ours and the group of `micro_libevent` that answers it.
 struct Group {
     package: &'static str,
@@ -204,7 +198,7 @@ fn run_one(program: &Path, argument: &str, core: usize) -> Result<Value, Failure
         .args(["-c", &core.to_string()])
         .arg(program)
         .arg(argument)
-        .envs(ALLOCATOR);
+        .envs(tools::ALLOCATOR);
     let text = workspace::output(&mut command)?;
     serde_json::from_str(&text).map_err(Failure::during(program.display()))
 }

@@ -5,6 +5,13 @@ use std::process::{Command, Stdio};
 
 use crate::failure::Failure;
 
+/// Memory that was freed is kept, on all sides: else a result depends on what ran before it, and a length of messages on whether
+/// the allocator gives such pieces back to the system.
+pub(super) const ALLOCATOR: [(&str, &str); 2] = [
+    ("MALLOC_MMAP_THRESHOLD_", "33554432"),
+    ("MALLOC_TRIM_THRESHOLD_", "1073741824"),
+];
+
 /// Whether `program` can be run; else the line that says which package has it.
 pub(super) fn require(program: &str, package: &str) -> Result<(), Failure> {
     let folders = std::env::var_os("PATH").unwrap_or_default();

@@ -73,7 +73,8 @@ impl Programs {
             .arg(program)
             .args(words)
             .arg(&self.material)
-            .args(rest);
+            .args(rest)
+            .envs(tools::ALLOCATOR);
         let line = workspace::output(&mut command)?;
         serde_json::from_str(&line).map_err(Failure::during(program.display()))
     }
