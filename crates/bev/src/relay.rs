@@ -260,3 +260,23 @@ impl Reporter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bufferevent::evreactor::Outcome;
+
+    use super::*;
+
+    #[test]
+    fn a_workers_end_is_the_relays_end() {
+        let limit = Duration::from_secs(20);
+        let since = Instant::now();
+        let events = EventLoop::new().expect("a loop");
+        let pool = start_pool(&events, EventLoop::builder(), NonZeroUsize::MIN).expect("a pool");
+        events.exit_after(limit).expect("the loop is there");
+        pool.handles()[0].exit();
+        let outcome = events.run_until_exit().expect("the loop runs");
+        assert_eq!(outcome, Outcome::Exit);
+        assert!(since.elapsed() < limit, "the loop ended for want of news");
+    }
+}
