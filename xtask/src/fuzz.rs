@@ -136,9 +136,10 @@ impl Fuzz {
 
 /// The failure of a target: where the input is, and how to see it again.
 fn crashed(target: &str, log: &str, path: &Path) -> Failure {
+    let built = path.parent().unwrap_or(path).display();
     match artifact(log) {
         Some(artifact) => Failure::new(format!(
-            "{target} crashed on {artifact}; again: RUSTC_BOOTSTRAP=1 cargo fuzz run {target} {artifact}"
+            "{target} crashed on {artifact}; again: RUSTC_BOOTSTRAP=1 cargo fuzz run --target-dir {built} {target} {artifact}"
         )),
         None => Failure::new(format!("{target} failed; see {}", path.display())),
     }
@@ -230,8 +231,9 @@ stat::average_exec_per_sec:     2250
         let log = "artifact_prefix='fuzz/artifacts/tls/'; Test unit written to fuzz/artifacts/tls/crash-1\n";
         assert_eq!(artifact(log), Some("fuzz/artifacts/tls/crash-1"));
         assert_eq!(artifact(LOG), None);
-        let failure = crashed("tls", log, Path::new("log")).to_string();
-        assert!(failure.ends_with("cargo fuzz run tls fuzz/artifacts/tls/crash-1"));
+        let failure = crashed("tls", log, Path::new("built/tls.log")).to_string();
+        let again = "cargo fuzz run --target-dir built tls fuzz/artifacts/tls/crash-1";
+        assert!(failure.ends_with(again), "{failure}");
         assert!(
             crashed("tls", LOG, Path::new("log"))
                 .to_string()
