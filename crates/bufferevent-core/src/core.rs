@@ -38,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) running: bool,
     /// Some node is to be freed when something comes about, or has lost its last user.
     pub(crate) marked: bool,
+    /// There are, or were, two transports: the life of a stack may hang on what happens in the other.
+    pub(crate) paired: bool,
     /// The loop is gone: nothing comes from outside any more.
     pub(crate) closed: bool,
     /// Some node may have come to the end of its life.
@@ -80,6 +82,7 @@ impl Core {
             listed: false,
             running: false,
             marked: false,
+            paired: false,
             closed: false,
             settle: false,
         }

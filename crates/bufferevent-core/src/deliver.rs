@@ -259,7 +259,8 @@ fn finish<'a>(
         core.tell_unread(index);
         core.queue_deliver(index);
     }
-    if core.marked && (may_end || !core.nodes.is_lone()) {
+    // The partner in a pair lives by what is in flight here.
+    if core.marked && (may_end || core.paired) {
         core.settle = true;
     }
     if old.is_some() {

@@ -242,8 +242,8 @@ impl Core {
             return;
         }
         // The partner in a pair lives by what is in flight here.
-        let shared = !self.nodes.is_lone();
-        if self.get(index).is_some_and(|node| shared || node.may_end()) {
+        let paired = self.paired;
+        if self.get(index).is_some_and(|node| paired || node.may_end()) {
             self.settle = true;
         }
     }

@@ -89,6 +89,7 @@ impl Bev {
     ) -> Result<Self, Error> {
         let bev = domain.operate(operation, |core| {
             let index = core.add(options, layer);
+            core.paired |= below == NONE && !core.is_single();
             if let Some(under) = core.get_mut(below) {
                 under.above = index;
                 under.enabled_before = under.enabled;
