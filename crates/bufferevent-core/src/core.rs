@@ -36,7 +36,8 @@ pub(crate) struct Core {
     pub(crate) listed: bool,
     /// The pump is in this domain.
     pub(crate) running: bool,
-    /// Some node is to be freed when something comes about, or has lost its last user.
+    /// Some node is to be freed when something comes about, or has neither a user nor anything to hear; in a pair, also one that
+    /// has no user.
     pub(crate) marked: bool,
     /// There are, or were, two transports: the life of a stack may hang on what happens in the other.
     pub(crate) paired: bool,

@@ -259,10 +259,7 @@ fn finish<'a>(
         core.tell_unread(index);
         core.queue_deliver(index);
     }
-    // The partner in a pair lives by what is in flight here.
-    if core.marked && (may_end || core.paired) {
-        core.settle = true;
-    }
+    core.reap_if(may_end);
     if old.is_some() {
         drop(core);
         drop(old);

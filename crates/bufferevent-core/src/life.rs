@@ -201,23 +201,17 @@ fn transport_hears(cell: &RefCell<Core>, top: Index) -> bool {
 impl Core {
     /// An output has become empty: some life may hang on that.
     pub(crate) fn emptied_output(&mut self, index: Index) {
-        if !self.marked {
-            return;
-        }
-        let top = if self.is_single() {
-            index
-        } else {
-            self.top_of(index)
-        };
+        let top = self.top_of(index);
         self.maybe_reap(top);
     }
 
     /// Whether any node of the domain may come to its end by itself.
     fn any_marked(&self) -> bool {
-        let marks = Flags::ENDS_LIFE.union(Flags::ORPHAN);
+        let orphans = self.paired;
         self.indices().any(|index| {
-            self.get(index)
-                .is_some_and(|node| node.flags.intersects(marks))
+            self.get(index).is_some_and(|node| {
+                node.may_end() || (orphans && node.flags.contains(Flags::ORPHAN))
+            })
         })
     }
 
@@ -238,12 +232,16 @@ impl Core {
 
     /// Has the pump look whether this node is at its end, if it may be.
     pub(crate) fn maybe_reap(&mut self, index: Index) {
-        if !self.marked {
-            return;
-        }
+        let may_end = self.get(index).is_some_and(Node::may_end);
+        self.reap_if(may_end);
+    }
+
+    /// As [`maybe_reap`](Self::maybe_reap), for who has looked whether the node may end.
+    #[inline]
+    pub(crate) fn reap_if(&mut self, may_end: bool) {
+        self.marked |= may_end;
         // The partner in a pair lives by what is in flight here.
-        let paired = self.paired;
-        if self.get(index).is_some_and(|node| paired || node.may_end()) {
+        if may_end || (self.paired && self.marked) {
             self.settle = true;
         }
     }

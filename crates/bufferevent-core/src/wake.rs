@@ -283,7 +283,7 @@ impl Core {
         if empty && wanted {
             self.queue_push(index);
         }
-        if empty && (may_end || !self.nodes.is_lone()) {
+        if empty && (may_end || self.marked) {
             self.emptied_output(index);
         }
     }
