@@ -131,11 +131,28 @@ fn connections_to_a_path_are_handed_out_in_turn() {
 trait Stream: Read + Write {}
 impl<S: Read + Write> Stream for S {}
 
+/// The next connection, if it comes in time.
+fn accept(listener: &UnixListener) -> UnixStream {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).expect("blocking");
+                return stream;
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        assert!(Instant::now() < deadline, "nobody has come");
+        thread::yield_now();
+    }
+}
+
 /// An upstream that counts who is there: over `clients` connections, never more than `limit` at once, and all come in.
 fn limited(backend: &str, listen: &str, limit: usize, clients: usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let back = folder.path().join("back");
     let upstream = UnixListener::bind(&back).expect("bound");
+    upstream.set_nonblocking(true).expect("non-blocking");
     let connect = format!("unix:{}", back.display());
     let listen = listen.replace("FOLDER", &folder.path().display().to_string());
     let limit_text = limit.to_string();
@@ -161,14 +178,12 @@ fn limited(backend: &str, listen: &str, limit: usize, clients: usize) {
         if inside.len() == limit {
             let stats = relay.wait_for_stats("the limit", |stats| stats["active"] == limit);
             assert_sums(&stats);
-            upstream.set_nonblocking(true).expect("non-blocking");
             let nobody = upstream.accept().expect_err("the limit");
             assert_eq!(nobody.kind(), ErrorKind::WouldBlock);
-            upstream.set_nonblocking(false).expect("blocking");
             let (index, server): (usize, UnixStream) = inside.remove(0);
             drop((waiting[index].take(), server));
         }
-        let (mut server, _) = upstream.accept().expect("accepted");
+        let mut server = accept(&upstream);
         server.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let mut index = [0];
         server.read_exact(&mut index).expect("it says who it is");
