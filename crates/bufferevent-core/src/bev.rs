@@ -17,7 +17,7 @@ use evreactor_core::sync::{Arc, ReentrantMutexGuard};
 use evreactor_core::{Host, Phase};
 
 use crate::buffers::{Input, Output};
-use crate::core::Core;
+use crate::core::{Core, Facts};
 use crate::direction::Directions;
 use crate::domain::{Call, Domain, Key};
 use crate::error::{Error, Kind};
@@ -254,7 +254,7 @@ impl Bev {
             let (unsent, closed) = self.on("free", |core, index| {
                 let unsent = core.node(index).output.len();
                 core.doom(index);
-                Ok((unsent, core.closed))
+                Ok((unsent, core.facts.contains(Facts::CLOSED)))
             })?;
             // Nothing runs on a closed loop, so nobody else is in there: freed from here.
             if !closed {

@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use evreactor_core::sync::{Arc, ReentrantMutex, ReentrantMutexGuard, ThreadNumber, thread_number};
 use evreactor_core::{Host, Phase, Ready, Target};
 
-use crate::core::Core;
+use crate::core::{Core, Facts};
 use crate::direction::Directions;
 use crate::error::{Error, Kind};
 use crate::life;
@@ -217,7 +217,7 @@ impl Target for Domain {
 
     fn closed(&self) {
         pump::run(self, |core| {
-            core.closed = true;
+            core.facts.insert(Facts::CLOSED);
             core.resting = false;
             core.settle = true;
         });

@@ -13,7 +13,7 @@
 use std::cell::RefCell;
 
 use crate::context::Context;
-use crate::core::Core;
+use crate::core::{Core, Facts};
 use crate::direction::Directions;
 use crate::handler::Interest;
 use crate::node::{End, Flags, Handling, Index, Link, NONE, Node, Pending};
@@ -162,7 +162,7 @@ fn is_over(cell: &RefCell<Core>, index: Index) -> bool {
             node.flags.remove(Flags::ORPHAN);
             return false;
         }
-        if core.closed {
+        if core.facts.contains(Facts::CLOSED) {
             return true;
         }
         if core.is_busy(index) {
@@ -207,7 +207,7 @@ impl Core {
 
     /// Whether any node of the domain may come to its end by itself.
     fn any_marked(&self) -> bool {
-        let orphans = self.paired;
+        let orphans = self.facts.contains(Facts::PAIRED);
         self.indices().any(|index| {
             self.get(index).is_some_and(|node| {
                 node.may_end() || (orphans && node.flags.contains(Flags::ORPHAN))
@@ -241,7 +241,7 @@ impl Core {
     pub(crate) fn reap_if(&mut self, may_end: bool) {
         self.marked |= may_end;
         // The partner in a pair lives by what is in flight here.
-        if may_end || (self.paired && self.marked) {
+        if may_end || (self.facts.contains(Facts::PAIRED) && self.marked) {
             self.settle = true;
         }
     }

@@ -14,6 +14,7 @@ use evreactor_core::{Host, Target};
 
 use crate::bev::{Bev, Handle};
 use crate::context::{Context, NodeKey};
+use crate::core::Facts;
 use crate::direction::Directions;
 use crate::domain::{Call, Domain};
 use crate::error::{Error, Kind};
@@ -89,7 +90,9 @@ impl Bev {
     ) -> Result<Self, Error> {
         let bev = domain.operate(operation, |core| {
             let index = core.add(options, layer);
-            core.paired |= below == NONE && !core.is_single();
+            if below == NONE && !core.is_single() {
+                core.facts.insert(Facts::PAIRED);
+            }
             if let Some(under) = core.get_mut(below) {
                 under.above = index;
                 under.enabled_before = under.enabled;
