@@ -239,11 +239,16 @@ impl Core {
     /// As [`maybe_reap`](Self::maybe_reap), for who has looked whether the node may end.
     #[inline]
     pub(crate) fn reap_if(&mut self, may_end: bool) {
+        if may_end || self.marked {
+            self.look_for_ends(may_end);
+        }
+    }
+
+    #[cold]
+    fn look_for_ends(&mut self, may_end: bool) {
         self.marked |= may_end;
         // The partner in a pair lives by what is in flight here.
-        if may_end || (self.facts.contains(Facts::PAIRED) && self.marked) {
-            self.settle = true;
-        }
+        self.settle |= may_end || self.facts.contains(Facts::PAIRED);
     }
 
     /// Whether all output of the stack below and including `index` is out, or can never be.

@@ -386,8 +386,9 @@ impl Node {
     /// Whether it has no user left that could keep it, or is to be freed when something comes about.
     #[inline]
     pub(crate) fn may_end(&self) -> bool {
-        let hears = self.enabled.contains(Directions::READ) && self.read_end == End::Open;
-        self.flags.intersects(Flags::ENDS_LIFE) || (self.flags.contains(Flags::ORPHAN) && !hears)
+        let hears = || self.enabled.contains(Directions::READ) && self.read_end == End::Open;
+        self.flags.intersects(Flags::ENDS_LIFE.union(Flags::ORPHAN))
+            && (self.flags.intersects(Flags::ENDS_LIFE) || !hears())
     }
 
     /// Whether this bufferevent takes bytes from below: for the user above it, or for itself.
