@@ -9,7 +9,6 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use bufferevent_testkit::fault;
 use support::{BACKENDS, Service, bev, data, finish, receive_all, run, send_all};
@@ -156,29 +155,22 @@ fn openssl_and_curl_talk_to_a_listening_side() {
 #[test]
 fn cat_reaches_an_openssl_server_and_says_why_it_cannot() {
     let folder = certificates(&["localhost"]);
-    let free = TcpListener::bind("127.0.0.1:0").expect("bound");
-    let port = free.local_addr().expect("an address").port().to_string();
-    drop(free);
-    let server = Command::new("openssl")
-        .args(["s_server", "-accept", &port, "-www"])
-        .args([
-            "-cert",
-            &path(&folder, "cert.pem"),
-            "-key",
-            &path(&folder, "key.pem"),
-        ])
+    let mut server = Command::new("openssl")
+        .args(["s_server", "-accept", "127.0.0.1:0", "-www"])
+        .args(["-cert", &path(&folder, "cert.pem")])
+        .args(["-key", &path(&folder, "key.pem")])
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .spawn();
-    let mut server =
-        server.unwrap_or_else(|error| panic!("openssl is needed for this test: {error}"));
-    let mut patience = 1000;
-    while std::net::TcpStream::connect(("127.0.0.1", port.parse().expect("a port"))).is_err() {
-        patience -= 1;
-        assert!(patience > 0, "openssl s_server does not listen");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+        .spawn()
+        .unwrap_or_else(|error| panic!("openssl is needed for this test: {error}"));
+    // It says where it listens once it does. What it says later must have a reader.
+    let mut said = BufReader::new(server.stdout.take().expect("piped")).lines();
+    let accepts = |line: &String| line.starts_with("ACCEPT ");
+    let line = said.by_ref().map_while(Result::ok).find(accepts);
+    let port = line.as_deref().and_then(|line| line.rsplit(':').next());
+    let port = port.expect("openssl s_server listens").to_string();
+    std::thread::spawn(move || said.for_each(drop));
     let ca = path(&folder, "ca.pem");
     let cat = |options: &str| {
         let address = format!("tcp:127.0.0.1:{port}+tls{options}");

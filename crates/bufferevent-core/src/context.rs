@@ -647,7 +647,9 @@ impl Core {
         let Some(node) = self.get(index) else {
             return 0;
         };
-        if node.read_end != End::Open || !self.takes_at_all(index) {
+        // While the input is lent out nobody knows how full it is; whoever has it asks again.
+        let lent = node.flags.contains(Flags::INPUT_LENT);
+        if lent || node.read_end != End::Open || !self.takes_at_all(index) {
             return 0;
         }
         match mode {

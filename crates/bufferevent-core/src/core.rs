@@ -243,11 +243,6 @@ impl Core {
         queued
     }
 
-    /// Whether the domain has one node alone.
-    pub(crate) fn is_single(&self) -> bool {
-        self.nodes.is_lone()
-    }
-
     /// The node on top of the stack that `index` belongs to.
     pub(crate) fn top_of(&self, mut index: Index) -> Index {
         while let Some(node) = self.get(index)

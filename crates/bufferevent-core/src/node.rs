@@ -368,21 +368,6 @@ impl Node {
         full != self.flags.contains(Flags::FULL)
     }
 
-    /// Sets the `queued` bits of the steps that can be taken after the input went to the output, and answers which were not set.
-    #[inline]
-    pub(crate) fn queue_both(&mut self) -> Steps {
-        let mut steps = Steps::EMPTY;
-        if self.wants_pull_on_top() {
-            steps.insert(Steps::PULL);
-        }
-        if self.wants_push_at_bottom() {
-            steps.insert(Steps::PUSH);
-        }
-        let steps = steps.without(self.queued);
-        self.queued.insert(steps);
-        steps
-    }
-
     /// Whether it has no user left that could keep it, or is to be freed when something comes about.
     #[inline]
     pub(crate) fn may_end(&self) -> bool {

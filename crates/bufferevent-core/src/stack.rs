@@ -90,7 +90,7 @@ impl Bev {
     ) -> Result<Self, Error> {
         let bev = domain.operate(operation, |core| {
             let index = core.add(options, layer);
-            if below == NONE && !core.is_single() {
+            if below == NONE && !core.nodes.is_lone() {
                 core.facts.insert(Facts::PAIRED);
             }
             if let Some(under) = core.get_mut(below) {

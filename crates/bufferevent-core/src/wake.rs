@@ -20,7 +20,7 @@ use crate::core::Core;
 use crate::direction::{Direction, Directions};
 use crate::error::{Error, Kind};
 use crate::handler::Interest;
-use crate::node::{End, Flags, Index, Link, NONE, Pending, Steps};
+use crate::node::{End, Flags, Index, Link, NONE, Node, Pending, Steps};
 use crate::options::Options;
 
 impl Core {
@@ -559,5 +559,22 @@ impl Core {
         self.node(index).below = NONE;
         self.failed_output(index, &error);
         self.ended_input(index, Some(error));
+    }
+}
+
+impl Node {
+    /// Sets the `queued` bits of the steps that can be taken after the input went to the output, and answers which were not set.
+    #[inline]
+    pub(crate) fn queue_both(&mut self) -> Steps {
+        let mut steps = Steps::EMPTY;
+        if self.wants_pull_on_top() {
+            steps.insert(Steps::PULL);
+        }
+        if self.wants_push_at_bottom() {
+            steps.insert(Steps::PUSH);
+        }
+        let steps = steps.without(self.queued);
+        self.queued.insert(steps);
+        steps
     }
 }

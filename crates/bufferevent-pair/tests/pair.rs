@@ -156,3 +156,28 @@ fn a_free_with_bytes_in_flight_loses_the_unsent_only() {
         assert_eq!(log.events(), [Told::Eof]);
     });
 }
+
+#[test]
+fn an_input_that_is_lent_out_is_not_filled_past_its_mark() {
+    spec!(C3);
+    let events = Loop::new();
+    let (near, far) = pair(&events).unwrap();
+    near.set_read_watermark(0, 4).unwrap();
+    near.enable(READ).unwrap();
+    far.write(b"abcd").unwrap();
+    events.run();
+    near.input()
+        .with_contiguous(4, |bytes| {
+            assert_eq!(bytes, b"abcd");
+            far.write(b"efgh").unwrap();
+            events.run();
+        })
+        .unwrap();
+    events.run();
+    assert_eq!(near.input().len(), 4);
+    // And what had to wait comes by itself.
+    near.input().drain(4).unwrap();
+    events.run();
+    let mut rest = [0; 4];
+    assert_eq!((near.read(&mut rest).unwrap(), &rest), (4, b"efgh"));
+}
