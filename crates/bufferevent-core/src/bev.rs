@@ -25,6 +25,7 @@ use crate::life;
 use crate::node::{End, Flags, Index, Node};
 use crate::options::Options;
 use crate::pump::{self, Listed};
+use crate::resolve::ResolveError;
 
 /// What a handle points to: where a node is, and how many hold on to it.
 pub(crate) struct Handle {
@@ -402,6 +403,19 @@ impl Bev {
             output: node.output.len(),
         })
         .unwrap_or_default()
+    }
+
+    /// Why the host's name could not be looked up, where that ended a connection by name; `None` where it was no such error.
+    ///
+    /// The same is in the event's error: [`Error::resolve_error`].
+    #[doc(alias = "bufferevent_socket_get_dns_error")]
+    #[must_use]
+    pub fn dns_error(&self) -> Option<ResolveError> {
+        self.peek(|node| {
+            let error = node.extras.as_ref()?.read_error.as_ref()?;
+            error.resolve_error().cloned()
+        })
+        .flatten()
     }
 
     /// Whether the options include `option`.

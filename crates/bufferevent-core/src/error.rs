@@ -10,6 +10,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::resolve::ResolveError;
+
 /// Why an operation was refused or a bufferevent stopped.
 ///
 /// Opaque on purpose: match on [`kind`](Self::kind), print with `Display`, walk `source()`.
@@ -58,6 +60,8 @@ pub enum Kind {
     Limit,
     /// The operating system refused; `source()` is an [`io::Error`].
     System,
+    /// The host's name could not be looked up; `source()` is a [`ResolveError`].
+    Resolve,
     /// User code that the stack runs panicked.
     Panicked,
 }
@@ -132,7 +136,7 @@ impl Error {
     pub fn blame(&self) -> Blame {
         match self.0.kind {
             Kind::Peer | Kind::Truncated | Kind::Limit => Blame::Peer,
-            Kind::System | Kind::OutOfMemory | Kind::LoopClosed => Blame::Local,
+            Kind::System | Kind::OutOfMemory | Kind::LoopClosed | Kind::Resolve => Blame::Local,
             Kind::Freed
             | Kind::Covered
             | Kind::Busy
@@ -151,6 +155,12 @@ impl Error {
     #[doc(alias = "EVUTIL_SOCKET_ERROR")]
     #[must_use]
     pub fn io_error(&self) -> Option<&io::Error> {
+        self.0.source.as_deref()?.downcast_ref()
+    }
+
+    /// The cause as a failed look-up of a name, if it is one.
+    #[must_use]
+    pub fn resolve_error(&self) -> Option<&ResolveError> {
         self.0.source.as_deref()?.downcast_ref()
     }
 }
@@ -191,6 +201,7 @@ impl fmt::Display for Error {
             Kind::Truncated => "the stream broke off before its end",
             Kind::Limit => "the stream went past a limit",
             Kind::System => "the system refused",
+            Kind::Resolve => "the host has no address",
             Kind::Panicked => "user code panicked",
         };
         write!(f, "{}: {}: {why}", self.layer(), self.operation())
@@ -218,6 +229,7 @@ impl From<Error> for io::Error {
             Kind::Limit => K::InvalidData,
             Kind::Busy | Kind::Full => K::WouldBlock,
             Kind::Peer | Kind::System => error.io_error().map_or(K::Other, io::Error::kind),
+            Kind::Resolve => K::NotFound,
             Kind::Freed | Kind::Covered | Kind::WrongThread | Kind::LoopClosed | Kind::Panicked => {
                 K::Other
             }

@@ -67,6 +67,7 @@ mod local;
 mod node;
 mod options;
 mod pump;
+pub mod resolve;
 mod set;
 mod settings;
 mod stack;
@@ -87,6 +88,7 @@ pub use handler::{
 };
 pub use layer::{Bufferevent, Step};
 pub use options::{Flushed, Mode, Options, TriggerOptions};
+pub use resolve::{Family, Resolve, ResolveError, ResolveFailure};
 pub use stack::LayerRef;
 pub use surgery::TornOff;
 pub use watermark::Watermark;

@@ -7,11 +7,14 @@
 
 use std::fmt;
 
+use bufferevent_core::resolve::race::Pace;
+use bufferevent_core::resolve::{Family, Resolve};
 use bufferevent_core::{Bev, Error, Handler, Options, READ};
 use evreactor::{LoopHandle, Priority, RawSource};
 
 use crate::NAME;
 use crate::address::{Address, IntoAddress};
+use crate::by_name::Rules;
 use crate::descriptor::Descriptor;
 use crate::socket::Socket;
 
@@ -42,6 +45,7 @@ pub struct Builder<'a> {
     handler: Option<Box<dyn Handler + Send>>,
     priority: Priority,
     nodelay: bool,
+    pace: Pace,
 }
 
 impl fmt::Debug for Builder<'_> {
@@ -63,6 +67,7 @@ impl<'a> Builder<'a> {
             handler: None,
             priority: Priority::default(),
             nodelay: false,
+            pace: Pace::DEFAULT,
         }
     }
 
@@ -87,6 +92,12 @@ impl<'a> Builder<'a> {
     /// Sends small segments at once (TCP_NODELAY). Output already leaves in one piece per round of callbacks.
     pub fn nodelay(mut self, nodelay: bool) -> Self {
         self.nodelay = nodelay;
+        self
+    }
+
+    /// How fast the addresses of a name are tried: RFC 8305's pace, unless told otherwise.
+    pub fn pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
         self
     }
 
@@ -116,6 +127,30 @@ impl<'a> Builder<'a> {
         if nodelay {
             set_nodelay(&bev)?;
         }
+        Ok(bev)
+    }
+
+    /// A bufferevent that connects to `host`, a name or an address, by what `resolver` knows of it. See
+    /// [`SocketExt::connect_hostname`](crate::SocketExt::connect_hostname).
+    ///
+    /// # Errors
+    /// [`Kind::WrongThread`](bufferevent_core::Kind::WrongThread); [`Kind::LoopClosed`](bufferevent_core::Kind::LoopClosed). What is
+    /// wrong with the name, or with all its addresses, comes as an event.
+    #[doc(alias = "bufferevent_socket_connect_hostname")]
+    pub fn connect_hostname(
+        self,
+        resolver: &(impl Resolve + ?Sized),
+        family: Family,
+        host: &str,
+        port: u16,
+    ) -> Result<Bev, Error> {
+        let rules = Rules {
+            pace: self.pace,
+            nodelay: self.nodelay,
+            ..Rules::to(port)
+        };
+        let bev = self.build(None)?;
+        crate::ext::connect_by_name(&bev, resolver, (host, family), rules)?;
         Ok(bev)
     }
 

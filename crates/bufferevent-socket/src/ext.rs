@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
+use bufferevent_core::resolve::{Family, Resolve};
 use bufferevent_core::{Bev, Bufferevent as _, Context, Directions, Error, Kind, LayerRef};
 use evreactor::{LoopHandle, RawSource, Target};
 
@@ -18,6 +19,7 @@ use std::os::windows::io::{AsRawSocket as _, OwnedSocket as OwnedSource};
 use crate::NAME;
 use crate::address::{Address, IntoAddress};
 use crate::builder::Builder;
+use crate::by_name::Rules;
 use crate::descriptor::Descriptor;
 use crate::socket::Socket;
 
@@ -44,6 +46,55 @@ pub trait SocketExt {
     /// no socket in the stack; what the system says where no socket could be made.
     #[doc(alias = "bufferevent_socket_connect")]
     fn connect(&self, address: impl IntoAddress) -> Result<(), Error>;
+
+    /// Begins to connect to `host`, a name or an address: `resolver` is asked for its addresses, and they are tried as RFC 8305 has it, the next a
+    /// quarter of a second after the last. The first that stands is the connection. `Connected` or an error tells what came of it,
+    /// exactly once and never from inside this call; [`Bev::dns_error`] tells whether it was the name.
+    ///
+    /// An address, also one of IPv6 in brackets, is not looked up. Where a socket is set it is used, for the first address of
+    /// its family.
+    ///
+    /// # Errors
+    /// [`Kind::Misuse`] if it is connected or connecting already, or if the socket that is set is of another family;
+    /// [`Kind::Unsupported`] where there is no socket in the stack. What is wrong with the name comes as the event.
+    ///
+    /// # Examples
+    /// ```
+    /// use bufferevent_core::resolve::{Family, Lookup, Question, Reply, Resolve};
+    /// use bufferevent_core::{Event, on_event};
+    /// use bufferevent_socket::{Builder, SocketExt};
+    ///
+    /// /// Every name is this machine. Real resolvers are in `bufferevent-dns`.
+    /// struct Here;
+    /// impl Resolve for Here {
+    ///     fn resolve(&self, _: &Question, reply: Reply) -> Lookup {
+    ///         reply.answer(Family::Any, Ok(vec![([127, 0, 0, 1], 0).into()]));
+    ///         Lookup::done()
+    ///     }
+    /// }
+    ///
+    /// let events = evreactor::EventLoop::new()?;
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let stop = events.clone();
+    /// let bev = Builder::new(&events)
+    ///     .handler(on_event(move |_, event| {
+    ///         assert!(matches!(event, Event::Connected));
+    ///         stop.exit();
+    ///     }))
+    ///     .unconnected()?;
+    /// bev.connect_hostname(&Here, Family::Any, "example.org", listener.local_addr()?.port())?;
+    /// events.run()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "bufferevent_socket_connect_hostname")]
+    #[doc(alias = "bufferevent_socket_connect_hostname_hints")]
+    fn connect_hostname(
+        &self,
+        resolver: &(impl Resolve + ?Sized),
+        family: Family,
+        host: &str,
+        port: u16,
+    ) -> Result<(), Error>;
 
     /// Asks to be told `Connected` of a connection that was begun by hand.
     ///
@@ -118,6 +169,16 @@ impl SocketExt for Bev {
             cx.ready_later();
             Ok(())
         })?
+    }
+
+    fn connect_hostname(
+        &self,
+        resolver: &(impl Resolve + ?Sized),
+        family: Family,
+        host: &str,
+        port: u16,
+    ) -> Result<(), Error> {
+        connect_by_name(self, resolver, (host, family), Rules::to(port))
     }
 
     fn tell_connected(&self) -> Result<(), Error> {
@@ -224,6 +285,21 @@ impl SocketExt for Bev {
     fn peer_addr(&self) -> Result<Address, Error> {
         address(self, "peer_addr", socket2::Socket::peer_addr)
     }
+}
+
+/// Begins to connect by name, by the given rules.
+pub(crate) fn connect_by_name(
+    bev: &Bev,
+    resolver: &(impl Resolve + ?Sized),
+    host: (&str, Family),
+    mut rules: Rules,
+) -> Result<(), Error> {
+    let socket = bev
+        .layer::<Socket>()
+        .ok_or_else(|| Error::new(Kind::Unsupported, "bufferevent", "connect_hostname"))?;
+    let place = target_of(&socket)?;
+    rules.priority = bev.priority();
+    socket.with(|socket, cx| socket.connect_hostname(cx, resolver, host, rules, place))?
 }
 
 fn target_of(socket: &LayerRef<Socket>) -> Result<(Arc<dyn Target>, u64), Error> {

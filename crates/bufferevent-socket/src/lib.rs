@@ -30,12 +30,13 @@
 //! - An idle connection holds no buffer.
 //! - Nothing blocks the loop, and no peer can make this crate panic.
 //!
-//! Names are not looked up here; see `connect_hostname` where a resolver is at hand.
+//! Names are looked up by whatever implements core's `Resolve`, for [`SocketExt::connect_hostname`]; resolvers are in `bufferevent-dns`.
 
 #![deny(unsafe_code)]
 
 mod address;
 mod builder;
+mod by_name;
 mod calls;
 mod descriptor;
 mod ext;

@@ -7,19 +7,23 @@
 //!    reports a closed peer, and has not: data and FIN may come in one edge.
 //! 3. A write is tried before anybody waits for writability.
 //! 4. The registration is dropped before the descriptor is closed: it is declared first.
+//! 5. While it connects by name there is a hunt in the registration's place, and its sockets are the hunt's.
 //!
 //! Source: libevent `bufferevent_sock.c`.
 
 use std::io;
 use std::net::Shutdown;
+use std::sync::Arc;
 
+use bufferevent_core::resolve::{Family, Question, Resolve};
 use bufferevent_core::{Bufferevent, Context, Direction, Error, Kind, Step};
 use evreactor::{Interest, LoopHandle, Priority, Ready, Registration};
 use evreactor_core::Target;
-use socket2::Type;
+use socket2::{Domain, SockAddr, Type};
 
 use crate::NAME;
 use crate::address::Address;
+use crate::by_name::{Hunt, Outcome, Rules};
 use crate::descriptor::Descriptor;
 use crate::transfer::{Sent, receive, send};
 
@@ -35,11 +39,20 @@ enum Telling {
     Silent,
 }
 
+/// What ties the bufferevent to the loop.
+#[derive(Debug)]
+enum Tie {
+    /// The registration of its socket.
+    Registered(Registration),
+    /// A connection by name that is under way, or nothing.
+    Loose(Option<Box<Hunt>>),
+}
+
 /// A stream socket as a type of bufferevent. Found in any stack by `bev.layer::<Socket>()`; made by
 /// [`Builder`](crate::Builder).
 #[derive(Debug)]
 pub struct Socket {
-    registration: Option<Registration>,
+    tie: Tie,
     descriptor: Option<Descriptor>,
     events: LoopHandle,
     /// Reported and not yet met by an end, an error or would-block.
@@ -56,7 +69,7 @@ const _: () = assert!(size_of::<Socket>() <= 40);
 impl Socket {
     pub(crate) fn new(events: LoopHandle, descriptor: Option<Descriptor>) -> Self {
         Self {
-            registration: None,
+            tie: Tie::Loose(None),
             descriptor,
             events,
             remembered: Ready::EMPTY,
@@ -93,7 +106,7 @@ impl Socket {
     /// Starts to listen to readiness.
     pub(crate) fn register(
         &mut self,
-        target: std::sync::Arc<dyn Target>,
+        target: Arc<dyn Target>,
         key: u64,
         priority: Priority,
     ) -> Result<(), Error> {
@@ -101,12 +114,36 @@ impl Socket {
             return Ok(());
         };
         // One that was set before it was connected is registered already: once is all that a loop takes.
-        self.registration = None;
+        self.tie = Tie::Loose(None);
         let registration = self
             .events
             .register(descriptor.socket(), Interest::BOTH, priority, target, key)
             .map_err(Self::system("register"))?;
-        self.registration = Some(registration);
+        self.tie = Tie::Registered(registration);
+        Ok(())
+    }
+
+    fn registration(&self) -> Option<&Registration> {
+        match &self.tie {
+            Tie::Registered(registration) => Some(registration),
+            Tie::Loose(_) => None,
+        }
+    }
+
+    fn hunt(&mut self) -> Option<&mut Hunt> {
+        match &mut self.tie {
+            Tie::Registered(_) => None,
+            Tie::Loose(hunt) => hunt.as_deref_mut(),
+        }
+    }
+
+    /// Refuses to connect what connects already, or stands.
+    fn check_unconnected(&mut self, operation: &'static str) -> Result<(), Error> {
+        let used = self.descriptor.is_some()
+            && (self.telling == Telling::Connected || self.is_connected());
+        if used || self.hunt().is_some() {
+            return Err(Error::new(Kind::Misuse, NAME, operation));
+        }
         Ok(())
     }
 
@@ -133,6 +170,7 @@ impl Socket {
     pub(crate) fn connect(&mut self, cx: &mut Context<'_>, address: &Address) -> Result<(), Error> {
         const OPERATION: &str = "connect";
         let to = address.to_sockaddr(OPERATION)?;
+        self.check_unconnected(OPERATION)?;
         if self.descriptor.is_none() {
             let made = socket2::Socket::new(address.domain(), Type::STREAM, None)
                 .and_then(|socket| {
@@ -141,27 +179,99 @@ impl Socket {
                 })
                 .map_err(Self::system(OPERATION))?;
             self.descriptor = Some(Descriptor::Owned(made));
-        } else if self.telling == Telling::Connected || self.is_connected() {
-            return Err(Error::new(Kind::Misuse, NAME, OPERATION));
         }
-        let Some(descriptor) = &self.descriptor else {
-            return Ok(());
-        };
-        self.refused = match descriptor.socket().connect(&to) {
-            Ok(()) => 0,
-            Err(error) if in_progress(&error) => 0,
-            Err(error) => match error.raw_os_error() {
-                Some(code) => code,
-                None => return Err(Error::io(NAME, OPERATION, error)),
-            },
-        };
+        self.begin_connect(&to)?;
         self.telling = Telling::Connected;
         cx.connect_begun();
         Ok(())
     }
 
+    /// Asks the system for the connection of the socket that is there.
+    fn begin_connect(&mut self, to: &SockAddr) -> Result<(), Error> {
+        let Some(descriptor) = &self.descriptor else {
+            return Ok(());
+        };
+        self.refused = match descriptor.socket().connect(to) {
+            Ok(()) => 0,
+            Err(error) if in_progress(&error) => 0,
+            Err(error) => match error.raw_os_error() {
+                Some(code) => code,
+                None => return Err(Error::io(NAME, "connect", error)),
+            },
+        };
+        Ok(())
+    }
+
+    /// Begins to connect by name. What comes of it is told by the loop, never from here.
+    pub(crate) fn connect_hostname(
+        &mut self,
+        cx: &mut Context<'_>,
+        resolver: &(impl Resolve + ?Sized),
+        (host, family): (&str, Family),
+        mut rules: Rules,
+        place: (Arc<dyn Target>, u64),
+    ) -> Result<(), Error> {
+        const OPERATION: &str = "connect_hostname";
+        self.check_unconnected(OPERATION)?;
+        let mut family = family;
+        if let Some(descriptor) = &self.descriptor {
+            rules.address_only = true;
+            // Where the system does not say before a socket is bound, the connecting will.
+            if let Ok(own) = descriptor.socket().local_addr() {
+                let own = match own.domain() {
+                    Domain::IPV4 => Family::V4,
+                    Domain::IPV6 => Family::V6,
+                    _ => return Err(Error::new(Kind::Misuse, NAME, OPERATION)),
+                };
+                if !family.wants(own) {
+                    return Err(Error::new(Kind::Misuse, NAME, OPERATION));
+                }
+                family = own;
+            }
+        }
+        // A socket that waits for its address is not listened to.
+        self.tie = Tie::Loose(None);
+        let question = Question::new(host, family);
+        let hunt = Hunt::begin(&self.events, resolver, question, rules, place)?;
+        self.tie = Tie::Loose(Some(Box::new(hunt)));
+        self.telling = Telling::Connected;
+        cx.connect_begun();
+        Ok(())
+    }
+
+    /// Takes what came of a connection by name.
+    fn hunted(&mut self, cx: &mut Context<'_>, outcome: Outcome) -> Step {
+        let place = self.hunt().and_then(|hunt| hunt.place());
+        self.tie = Tie::Loose(None);
+        let taken = match (outcome, place) {
+            (Outcome::Failed(error), _) => Err(error),
+            // Nobody is there to be told.
+            (_, None) => return Step::Done,
+            (Outcome::Connected(socket), Some((target, key, priority))) => {
+                self.descriptor = Some(Descriptor::Owned(socket));
+                self.register(target, key, priority)
+            }
+            (Outcome::Address(address), Some((target, key, priority))) => self
+                .begin_connect(&address.into())
+                .and_then(|()| self.register(target, key, priority)),
+        };
+        match taken {
+            Ok(()) => self.finish_connect(cx),
+            Err(error) => {
+                cx.connect_failed(error);
+                Step::Done
+            }
+        }
+    }
+
     /// Looks whether the connection that was asked for stands, failed, or still needs time.
     fn finish_connect(&mut self, cx: &mut Context<'_>) -> Step {
+        if let Some(hunt) = self.hunt() {
+            return match hunt.outcome() {
+                Some(outcome) => self.hunted(cx, outcome),
+                None => Step::Blocked,
+            };
+        }
         let error = match std::mem::take(&mut self.refused) {
             code if code != 0 => Some(io::Error::from_raw_os_error(code)),
             _ => {
@@ -175,7 +285,7 @@ impl Socket {
             }
         };
         if let Some(error) = error {
-            self.registration = None;
+            self.tie = Tie::Loose(None);
             cx.connect_failed(Error::io(NAME, "connect", error));
             return Step::Done;
         }
@@ -191,7 +301,7 @@ impl Socket {
     }
 
     fn rearm(&self) {
-        if let Some(registration) = &self.registration
+        if let Some(registration) = self.registration()
             && let Err(error) = registration.rearm()
         {
             tracing::debug!(%error, "a socket could not be re-armed");
@@ -200,7 +310,7 @@ impl Socket {
 
     /// Whether a short read or write says that nothing more can move now.
     fn short_is_blocked(&self) -> bool {
-        self.registration.as_ref().is_some_and(|registration| {
+        self.registration().is_some_and(|registration| {
             let features = registration.features();
             features.edge_triggered && features.early_close
         })
@@ -208,7 +318,7 @@ impl Socket {
 
     /// Takes the descriptor away, for whoever is to have it now.
     pub(crate) fn take_descriptor(&mut self) -> Option<Descriptor> {
-        self.registration = None;
+        self.tie = Tie::Loose(None);
         self.remembered = Ready::EMPTY;
         self.descriptor.take()
     }
@@ -219,7 +329,7 @@ impl Socket {
     }
 }
 
-fn in_progress(error: &io::Error) -> bool {
+pub(crate) fn in_progress(error: &io::Error) -> bool {
     #[cfg(unix)]
     return error.raw_os_error() == Some(libc::EINPROGRESS);
     #[cfg(windows)]
@@ -317,7 +427,7 @@ impl Bufferevent for Socket {
     }
 
     fn freed(&mut self, _cx: &mut Context<'_>, close: bool) {
-        self.registration = None;
+        self.tie = Tie::Loose(None);
         if let Some(descriptor) = self.descriptor.take()
             && close
         {
@@ -326,8 +436,10 @@ impl Bufferevent for Socket {
     }
 
     fn set_priority(&mut self, priority: Priority) {
-        if let Some(registration) = &self.registration {
-            registration.set_priority(priority);
+        match &mut self.tie {
+            Tie::Registered(registration) => registration.set_priority(priority),
+            Tie::Loose(Some(hunt)) => hunt.set_priority(priority),
+            Tie::Loose(None) => {}
         }
     }
 }
