@@ -251,7 +251,7 @@ const FAULTS: &[Row] = &[
     later("F92", "9,000 dribblers"),
     later("F93", "allocation of a segment fails"),
     later("F94", "a million timers"),
-    later("F95", "clocks that jump"),
+    now("F95", "clocks that jump"),
     later("F96", "odd rate limits"),
     // Its cases of keys and certificates need TLS.
     now("F97", "command line: wrong use ends in one line"),

@@ -21,6 +21,7 @@ use crate::core::{Core, Facts};
 use crate::direction::Directions;
 use crate::domain::{Call, Domain, Key};
 use crate::error::{Error, Kind};
+use crate::event::Deadline;
 use crate::life;
 use crate::node::{End, Flags, Index, Node};
 use crate::options::Options;
@@ -280,6 +281,7 @@ impl Bev {
             // What a layer holds back is output too.
             core.owe_flush(index);
             core.mark(index, Flags::FREE_WHEN_WRITTEN);
+            core.deadline_started(index, Deadline::Drain);
             core.maybe_reap(index);
             Ok(())
         })
@@ -294,7 +296,6 @@ impl Bev {
     #[doc(alias = "evutil_closesocket")]
     pub fn close(&self, deadline: Duration) -> Result<(), Error> {
         self.own("close", |core, index| {
-            let at = core.host().now() + deadline;
             core.mark(index, Flags::CLOSING);
             let node = core.node(index);
             if !node.enabled.contains(Directions::READ) && node.read_end == End::Open {
@@ -302,10 +303,9 @@ impl Bev {
                 node.enabled.insert(Directions::READ);
             }
             node.enabled.insert(Directions::WRITE);
-            node.extras().timers.close_at = Some(at);
             core.want_end(index);
             core.opened(index, Directions::BOTH);
-            core.arm(index);
+            core.set_deadlines(index, &[(Deadline::Close, Some(deadline))]);
             core.maybe_reap(index);
             Ok(())
         })

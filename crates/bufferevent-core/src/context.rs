@@ -523,17 +523,18 @@ impl<'a> Context<'a> {
 
     /// A connection was asked for: nothing moves until [`Context::connected`] or [`Context::connect_failed`].
     pub fn connect_begun(&mut self) {
-        self.with(|core| {
-            let node = core.node(self.index);
-            node.link = Link::Connecting;
-            if node.below == NONE {
-                // A read would take the error that tells why there is no connection.
-                node.flags.insert(Flags::DRY);
-            } else {
-                node.flags.insert(Flags::SHAKES_HANDS);
-            }
-            core.connect_started(self.index);
-        });
+        self.with(|core| core.connect_begun(self.index));
+    }
+
+    /// As [`connect_begun`](Self::connect_begun), where the address has yet to be found. A second call changes nothing.
+    pub fn resolve_begun(&mut self) {
+        self.with(|core| core.resolve_begun(self.index));
+    }
+
+    /// The address is found, or the first of several: the time for finding it is over. What follows is part of
+    /// the same connection.
+    pub fn resolve_ended(&mut self) {
+        self.with(|core| core.node(self.index).flags.remove(Flags::RESOLVING));
     }
 
     /// There is no transport yet: nothing moves until there is.
@@ -541,6 +542,7 @@ impl<'a> Context<'a> {
         self.with(|core| {
             let node = core.node(self.index);
             node.link = Link::Idle;
+            node.flags.remove(Flags::RESOLVING);
             node.flags.insert(Flags::DRY);
             node.flags.insert(Flags::BLOCKED);
         });

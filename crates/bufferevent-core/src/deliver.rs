@@ -155,6 +155,10 @@ fn next_call(core: &mut Core, index: Index, generation: u32, place: &mut Pending
         let node = core.nodes.node(index);
         node.pending.remove(what);
         if let Some(call) = call_of(node, what) {
+            // Several deadlines may have passed; each is told in this round.
+            if what == Pending::TIMEOUT && node.pending.contains(what) {
+                *place = what;
+            }
             return Some(call);
         }
     }
@@ -207,9 +211,13 @@ fn event(node: &mut Node, what: Pending) -> Option<Event> {
         Pending::CONNECTED => Some(Event::Connected),
         Pending::TIMEOUT_READ => Some(Event::Timeout(Deadline::Read)),
         Pending::TIMEOUT_WRITE => Some(Event::Timeout(Deadline::Write)),
-        Pending::TIMEOUT_IDLE => Some(Event::Timeout(Deadline::Idle)),
-        Pending::TIMEOUT_CONNECT => Some(Event::Timeout(Deadline::Connect)),
-        Pending::TIMEOUT_CLOSE => Some(Event::Timeout(Deadline::Close)),
+        Pending::TIMEOUT => {
+            let (deadline, more) = node.extras().timers.take_passed()?;
+            if more {
+                node.pending.insert(Pending::TIMEOUT);
+            }
+            Some(Event::Timeout(deadline))
+        }
         Pending::TRIGGERED => Some(Event::Triggered(std::mem::take(
             &mut node.extras().triggered,
         ))),

@@ -41,7 +41,7 @@ pub enum Event {
     Triggered(EventFlags),
 }
 
-/// Which deadline passed.
+/// Which deadline passed. Each but [`Close`](Self::Close) is set by [`Bev::set_deadline`](crate::Bev::set_deadline).
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
 #[non_exhaustive]
 pub enum Deadline {
@@ -51,8 +51,16 @@ pub enum Deadline {
     Write,
     /// Nothing moved in either direction for as long as the idle timeout.
     Idle,
-    /// The connection did not come about in time.
+    /// The address of the host was not found in time.
+    Resolve,
+    /// The connection did not come about in time: all of it, from the asking to the last layer's handshake.
     Connect,
+    /// A layer's handshake did not end in time, counted from when what is below it was connected.
+    Handshake,
+    /// One direction has ended, and nothing moved in the other for so long.
+    HalfClosed,
+    /// The output was ended, or is all that a bufferevent lives for, and not all of it was out in time.
+    Drain,
     /// A graceful close did not end in time.
     Close,
 }
@@ -95,10 +103,17 @@ impl Event {
         match self {
             Self::Connected => EventFlags::CONNECTED,
             Self::Timeout(Deadline::Read) => EventFlags::TIMEOUT | EventFlags::READING,
-            Self::Timeout(Deadline::Write) => EventFlags::TIMEOUT | EventFlags::WRITING,
-            Self::Timeout(Deadline::Idle | Deadline::Connect | Deadline::Close) => {
-                EventFlags::TIMEOUT
+            Self::Timeout(Deadline::Write | Deadline::Drain) => {
+                EventFlags::TIMEOUT | EventFlags::WRITING
             }
+            Self::Timeout(
+                Deadline::Idle
+                | Deadline::Resolve
+                | Deadline::Connect
+                | Deadline::Handshake
+                | Deadline::HalfClosed
+                | Deadline::Close,
+            ) => EventFlags::TIMEOUT,
             Self::Written => EventFlags::WRITTEN | EventFlags::WRITING,
             Self::Eof => EventFlags::EOF | EventFlags::READING,
             Self::Error {

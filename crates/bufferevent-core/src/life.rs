@@ -148,7 +148,7 @@ fn is_over(cell: &RefCell<Core>, index: Index) -> bool {
         if core.node(index).covered() || core.node(index).handling != Handling::Idle {
             return false;
         }
-        if flags.contains(Flags::FREE_WHEN_WRITTEN) && core.all_sent(index) {
+        if flags.contains(Flags::FREE_WHEN_WRITTEN) && core.is_written(index) {
             return true;
         }
         if flags.contains(Flags::CLOSING) && core.is_closed(index) {
@@ -252,7 +252,7 @@ impl Core {
     }
 
     /// Whether all output of the stack below and including `index` is out, or can never be.
-    fn all_sent(&self, mut index: Index) -> bool {
+    pub(crate) fn all_sent(&self, mut index: Index) -> bool {
         while let Some(node) = self.get(index) {
             if node.owes() {
                 return false;
@@ -260,6 +260,13 @@ impl Core {
             index = node.below;
         }
         true
+    }
+
+    /// Whether one that lives for its output has nothing left to live for, or no more time, and told so.
+    fn is_written(&self, index: Index) -> bool {
+        let gave_up =
+            |node: &Node| node.flags.contains(Flags::CLOSED) && node.deliverable().is_empty();
+        self.all_sent(index) || self.get(index).is_some_and(gave_up)
     }
 
     /// Whether a graceful close has come to its end and told so.

@@ -95,17 +95,16 @@ set! {
         PRESSURE = 1 << 5;
         TIMEOUT_READ = 1 << 6;
         TIMEOUT_WRITE = 1 << 7;
-        TIMEOUT_IDLE = 1 << 8;
-        TIMEOUT_CONNECT = 1 << 9;
-        TIMEOUT_CLOSE = 1 << 10;
-        TRIGGERED = 1 << 11;
-        WRITTEN = 1 << 12;
-        READ_END = 1 << 13;
-        WRITE_END = 1 << 14;
+        /// The other deadlines; `Timers` has which.
+        TIMEOUT = 1 << 8;
+        TRIGGERED = 1 << 9;
+        WRITTEN = 1 << 10;
+        READ_END = 1 << 11;
+        WRITE_END = 1 << 12;
         READS = (1 << 1) | (1 << 2);
         WRITES = (1 << 3) | (1 << 4);
-        EVENTS = 1 | (0x1ff << 6);
-        ENDS = (1 << 13) | (1 << 14);
+        EVENTS = 1 | (0x7f << 6);
+        ENDS = (1 << 11) | (1 << 12);
     }
 }
 
@@ -153,7 +152,7 @@ set! {
         OWES_FLUSH = 1 << 11;
         /// The last user handle is gone.
         ORPHAN = 1 << 12;
-        /// The deadline of a graceful close has passed.
+        /// The deadline of a graceful close has passed, or that of the output which it waits for.
         CLOSED = 1 << 13;
         /// The one below has connected, and the layer is to be told.
         BELOW_CONNECTED = 1 << 14;
@@ -169,6 +168,8 @@ set! {
         ENDS_ALONE = 1 << 19;
         /// The layer has a handshake of its own: its CONNECTED is not that of the one below.
         SHAKES_HANDS = 1 << 20;
+        /// Of the connection that is under way, the address is being looked up.
+        RESOLVING = 1 << 21;
         /// What has a bufferevent freed that still has users.
         ENDS_LIFE = (1 << 8) | (1 << 9) | (1 << 16);
     }

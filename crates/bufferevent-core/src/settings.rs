@@ -11,6 +11,7 @@ use evreactor_core::Priority;
 use crate::bev::Bev;
 use crate::direction::{Direction, Directions, Reasons};
 use crate::error::{Error, Kind};
+use crate::event::Deadline;
 use crate::handler::Interest;
 use crate::node::{End, Flags, Link, Node, Pending};
 use crate::pump;
@@ -178,10 +179,7 @@ impl Bev {
         write: Option<Duration>,
     ) -> Result<(), Error> {
         self.on("set_timeouts", |core, index| {
-            let timers = &mut core.node(index).extras().timers;
-            timers.read = read;
-            timers.write = write;
-            core.timers_reset(index);
+            core.set_deadlines(index, &[(Deadline::Read, read), (Deadline::Write, write)]);
             Ok(())
         })
     }
@@ -189,37 +187,72 @@ impl Bev {
     /// The read and write timeouts.
     #[must_use]
     pub fn timeouts(&self) -> (Option<Duration>, Option<Duration>) {
-        self.peek(|node| {
-            node.extras
-                .as_ref()
-                .map(|extras| (extras.timers.read, extras.timers.write))
-        })
-        .flatten()
-        .unwrap_or_default()
+        (
+            self.deadline(Deadline::Read),
+            self.deadline(Deadline::Write),
+        )
     }
 
-    /// Has `Timeout(Idle)` told when nothing moved in either direction for `span`; `None` removes.
+    /// Has [`Timeout`](crate::Event::Timeout) told, with the name of the deadline, when `span` has passed; `None` removes.
+    ///
+    /// | deadline | counts while | starts again | afterwards |
+    /// |---|---|---|---|
+    /// | [`Read`](Deadline::Read) | reading is wanted and there is room | when bytes come in | reading is disabled |
+    /// | [`Write`](Deadline::Write) | output waits | when bytes go out | writing is disabled |
+    /// | [`Idle`](Deadline::Idle) | the connection stands | when bytes move | told again after as long again |
+    /// | [`Resolve`](Deadline::Resolve) | a host's address is looked up | | |
+    /// | [`Connect`](Deadline::Connect) | a connection is under way, handshakes included | | |
+    /// | [`Handshake`](Deadline::Handshake) | a layer shakes hands over what is connected | | |
+    /// | [`HalfClosed`](Deadline::HalfClosed) | one direction has ended | when bytes move | told again after as long again |
+    /// | [`Drain`](Deadline::Drain) | output waits that is the last: after `finish`, `close`, `free_when_written` | | writing is disabled; who lives for it is freed |
+    /// | [`Close`](Deadline::Close) | a graceful close is under way, whose `deadline` this is | | it is freed |
+    ///
+    /// Setting one starts its time. What has no direction changes nothing by itself, and is told once, until what it is about
+    /// begins anew. On top of a stack, a connection, handshake or drain is that of the whole stack.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use bufferevent_core::{Bev, Deadline, Error};
+    /// /// What a server may ask of a client that it does not know.
+    /// fn guard(bev: &Bev) -> Result<(), Error> {
+    ///     bev.set_deadline(Deadline::Handshake, Some(Duration::from_secs(10)))?;
+    ///     bev.set_deadline(Deadline::Idle, Some(Duration::from_secs(300)))?;
+    ///     bev.set_deadline(Deadline::HalfClosed, Some(Duration::from_secs(30)))?;
+    ///     bev.set_deadline(Deadline::Drain, Some(Duration::from_secs(30)))
+    /// }
+    /// # let _ = guard;
+    /// ```
     ///
     /// # Errors
     /// [`Kind::Freed`], [`Kind::WrongThread`].
+    pub fn set_deadline(&self, deadline: Deadline, span: Option<Duration>) -> Result<(), Error> {
+        self.on("set_deadline", |core, index| {
+            core.set_deadlines(index, &[(deadline, span)]);
+            Ok(())
+        })
+    }
+
+    /// How long a deadline lasts; `None` where it is not set.
+    #[must_use]
+    pub fn deadline(&self, deadline: Deadline) -> Option<Duration> {
+        self.peek(|node| node.extras.as_ref()?.timers.get(deadline))
+            .flatten()
+    }
+
+    /// [`set_deadline`](Self::set_deadline) of [`Deadline::Idle`].
+    ///
+    /// # Errors
+    /// As `set_deadline`.
     pub fn set_idle_timeout(&self, span: Option<Duration>) -> Result<(), Error> {
-        self.on("set_idle_timeout", |core, index| {
-            core.node(index).extras().timers.idle = span;
-            core.timers_reset(index);
-            Ok(())
-        })
+        self.set_deadline(Deadline::Idle, span)
     }
 
-    /// Has `Timeout(Connect)` told when a connection that was asked for does not stand after `span`; `None` removes.
+    /// [`set_deadline`](Self::set_deadline) of [`Deadline::Connect`].
     ///
     /// # Errors
-    /// [`Kind::Freed`], [`Kind::WrongThread`].
+    /// As `set_deadline`.
     pub fn set_connect_timeout(&self, span: Option<Duration>) -> Result<(), Error> {
-        self.on("set_connect_timeout", |core, index| {
-            core.node(index).extras().timers.connect = span;
-            core.timers_reset(index);
-            Ok(())
-        })
+        self.set_deadline(Deadline::Connect, span)
     }
 
     /// Limits the output: a `write` that would make it longer answers [`Kind::Full`] and takes nothing. In bytes; 0 means

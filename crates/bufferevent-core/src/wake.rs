@@ -19,6 +19,7 @@
 use crate::core::Core;
 use crate::direction::{Direction, Directions};
 use crate::error::{Error, Kind};
+use crate::event::Deadline;
 use crate::handler::Interest;
 use crate::node::{End, Flags, Index, Link, NONE, Node, Pending, Steps};
 use crate::options::Options;
@@ -371,6 +372,37 @@ impl Core {
         }
     }
 
+    /// A connection was asked for, or, of a layer, its handshake.
+    pub(crate) fn connect_begun(&mut self, index: Index) {
+        let node = self.node(index);
+        let news = node.link != Link::Connecting;
+        node.link = Link::Connecting;
+        let below = node.below;
+        if below == NONE {
+            // A read would take the error that tells why there is no connection.
+            node.flags.insert(Flags::DRY);
+        } else {
+            node.flags.insert(Flags::SHAKES_HANDS);
+        }
+        self.timer_started(index, Direction::Write);
+        if news {
+            self.deadline_started_above(index, Deadline::Connect);
+        }
+        if self.get(below).is_some_and(|node| node.link == Link::Open) {
+            self.deadline_started_above(index, Deadline::Handshake);
+        }
+    }
+
+    /// A connection was asked for whose address has yet to be found.
+    pub(crate) fn resolve_begun(&mut self, index: Index) {
+        if self.node(index).flags.contains(Flags::RESOLVING) {
+            return;
+        }
+        self.node(index).flags.insert(Flags::RESOLVING);
+        self.connect_begun(index);
+        self.deadline_started_above(index, Deadline::Resolve);
+    }
+
     /// The connection stands.
     pub(crate) fn connected(&mut self, index: Index, told: bool) {
         let node = self.node(index);
@@ -378,13 +410,15 @@ impl Core {
             return;
         }
         node.link = Link::Open;
-        node.flags.remove(Flags::DRY);
-        node.flags.remove(Flags::BLOCKED);
+        node.flags
+            .remove(Flags::DRY.union(Flags::BLOCKED).union(Flags::RESOLVING));
         let starts = node.flags.contains(Flags::START_WRITER);
         node.flags.remove(Flags::START_WRITER);
         let above = node.above;
         self.opened(index, Directions::BOTH);
+        self.deadline_started(index, Deadline::Idle);
         if above != NONE {
+            self.deadline_started_above(above, Deadline::Handshake);
             self.node(above).flags.insert(Flags::BELOW_CONNECTED);
             self.queue(above, Steps::PULL);
             return;
@@ -420,15 +454,20 @@ impl Core {
         loop {
             let node = self.node(index);
             node.link = Link::Open;
+            node.flags.remove(Flags::RESOLVING);
             let starts = node.flags.contains(Flags::START_WRITER);
             node.flags.remove(Flags::START_WRITER);
             let (above, below) = (node.above, node.below);
             if starts && above == NONE && below != NONE {
                 self.tell(index, Pending::WRITE);
             }
+            self.deadline_started(index, Deadline::Idle);
             match self.get(above).map(|node| node.link) {
                 Some(Link::Idle) => index = above,
-                Some(Link::Connecting | Link::Open) | None => return,
+                Some(Link::Connecting) => {
+                    return self.deadline_started_above(above, Deadline::Handshake);
+                }
+                Some(Link::Open) | None => return,
             }
         }
     }
@@ -449,6 +488,7 @@ impl Core {
         }
         node.enabled.remove(Directions::READ);
         let above = node.above;
+        self.deadline_started(index, Deadline::HalfClosed);
         if above != NONE {
             self.node(above).flags.remove(Flags::DRY);
         }
@@ -468,7 +508,9 @@ impl Core {
         }
         node.write_end = End::Done;
         let below = node.below;
-        if node.flags.contains(Flags::ENDS_ALONE) {
+        let alone = node.flags.contains(Flags::ENDS_ALONE);
+        self.deadline_started(index, Deadline::HalfClosed);
+        if alone {
             self.tell(index, Pending::WRITTEN);
         } else if below == NONE {
             self.all_written(index);
@@ -486,6 +528,7 @@ impl Core {
         match node.write_end {
             End::Open => {
                 node.write_end = End::Wanted;
+                self.deadline_started(index, Deadline::Drain);
                 self.queue_push(index);
             }
             End::Done if alone => {
@@ -523,10 +566,12 @@ impl Core {
             node.write_end = End::Failed;
             node.enabled.remove(Directions::WRITE);
             node.extras().write_error = Some(error.clone());
-            if node.above == NONE {
+            let above = node.above;
+            self.deadline_started(index, Deadline::HalfClosed);
+            if above == NONE {
                 break;
             }
-            index = node.above;
+            index = above;
         }
         self.tell(index, Pending::WRITE_END);
         self.maybe_reap(index);
@@ -538,6 +583,7 @@ impl Core {
         loop {
             let node = self.node(index);
             node.link = Link::Idle;
+            node.flags.remove(Flags::RESOLVING);
             node.read_end = End::Failed;
             node.write_end = End::Failed;
             node.enabled = Directions::EMPTY;

@@ -1,8 +1,11 @@
 //! What a pair alone shows: moved bytes, marks of both sides, the partner, and no system below.
 
-use bufferevent_core::{Direction, Kind, Mode, Options, READ, WRITE};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bufferevent_core::{Deadline, Direction, Kind, Mode, Options, READ, WRITE};
 use bufferevent_pair::{Pair, Partner as _, pair};
-use bufferevent_testkit::{Log, Loop, Through, Told, record, spec};
+use bufferevent_testkit::{Log, Loop, ManualClock, Through, Told, fault, record, spec};
 use evbuffer::EvBuffer;
 use evreactor::EventLoop;
 use evreactor_core::{AsHost, Host};
@@ -180,4 +183,28 @@ fn an_input_that_is_lent_out_is_not_filled_past_its_mark() {
     events.run();
     let mut rest = [0; 4];
     assert_eq!((near.read(&mut rest).unwrap(), &rest), (4, b"efgh"));
+}
+
+/// The machine slept for three days: what waited for ten seconds has waited once, not 25,920 times.
+#[test]
+fn a_leap_of_the_clock_passes_a_deadline_once() {
+    fault!(F95);
+    let ten = Some(Duration::from_secs(10));
+    let clock = ManualClock::default();
+    let events = EventLoop::builder()
+        .clock(Arc::new(clock.clone()))
+        .build()
+        .unwrap();
+    let (near, _far) = pair(&events).unwrap();
+    let log = Log::new();
+    near.set_handler(log.watch()).unwrap();
+    near.set_timeouts(ten, None).unwrap();
+    near.set_deadline(Deadline::Idle, ten).unwrap();
+    near.enable(READ).unwrap();
+    clock.set(events.now() + Duration::from_secs(3 * 86_400));
+    for _ in 0..3 {
+        events.poll().unwrap();
+    }
+    let told = [Deadline::Read, Deadline::Idle].map(Told::Timeout);
+    assert_eq!(log.events(), told);
 }

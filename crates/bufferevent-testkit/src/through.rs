@@ -148,6 +148,13 @@ impl Bufferevent for Through {
         self.greet(cx);
     }
 
+    fn below_connected(&mut self, cx: &mut Context<'_>) {
+        // With a greeting, it is connected when that is over.
+        if self.handshake == Handshake::None {
+            cx.connected();
+        }
+    }
+
     fn pull(&mut self, cx: &mut Context<'_>) -> Step {
         self.count();
         if let Handshake::Said { sent, seen: false } = self.handshake {

@@ -26,7 +26,8 @@
 //! # What a user sees
 //! - CONNECTED comes after the handshake, which runs whatever directions are enabled. What was written before goes out after it;
 //!   nothing is read before it.
-//! - [`set_connect_timeout`](bufferevent_core::Bev::set_connect_timeout) bounds the handshake, from that call on, however slowly it
+//! - [`Deadline::Handshake`](bufferevent_core::Deadline::Handshake) bounds the handshake, from the moment that the transport stands, and
+//!   [`set_connect_timeout`](bufferevent_core::Bev::set_connect_timeout) connection and handshake together, however slowly it
 //!   goes forward.
 //! - [`finish`](bufferevent_core::Bev::finish) sends a close_notify behind the last byte; reading goes on. A close_notify from
 //!   the peer is an EOF; writing goes on.

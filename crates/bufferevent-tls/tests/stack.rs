@@ -203,7 +203,12 @@ fn wrong_certificates_fail_the_connection(setup: &Setup) {
 fn a_handshake_that_stalls_or_dribbles_meets_its_deadline() {
     fault!(F50);
     let setup = Setup::new();
-    for dribbles in [false, true] {
+    for (dribbles, deadline) in [
+        (false, Deadline::Connect),
+        (true, Deadline::Connect),
+        (false, Deadline::Handshake),
+        (true, Deadline::Handshake),
+    ] {
         let (client, server) = setup.filters(Versions::Tls13);
         let hello = End::new(client).emit(Mode::Normal);
         let events = Loop::new();
@@ -212,8 +217,8 @@ fn a_handshake_that_stalls_or_dribbles_meets_its_deadline() {
         let heard = Log::new();
         top.set_handler(heard.watch()).unwrap();
         top.enable(READ).unwrap();
-        top.set_connect_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        let ten = Some(Duration::from_secs(10));
+        top.set_deadline(deadline, ten).unwrap();
         for second in 0..9 {
             if dribbles {
                 near.write(&hello[second..=second]).unwrap();
@@ -222,7 +227,7 @@ fn a_handshake_that_stalls_or_dribbles_meets_its_deadline() {
             assert_eq!(heard.events(), []);
         }
         events.advance(Duration::from_secs(1));
-        assert_eq!(heard.events(), [Told::Timeout(Deadline::Connect)]);
+        assert_eq!(heard.events(), [Told::Timeout(deadline)]);
     }
 }
 
