@@ -336,6 +336,15 @@ impl Nodes {
             .expect("the index names a live node of this domain")
     }
 
+    /// The node of a domain that has never had another.
+    #[inline(always)]
+    pub(crate) fn lone(&mut self) -> Option<&mut Node> {
+        match self.rare {
+            None => self.first.as_mut(),
+            Some(_) => None,
+        }
+    }
+
     /// Whether there is a node above this one.
     #[inline]
     pub(crate) fn is_covered(&self, index: Index) -> bool {

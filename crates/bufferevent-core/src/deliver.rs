@@ -32,7 +32,6 @@ enum Call {
 }
 
 /// Runs one delivery round of a node: calls what is due, in order, each once.
-#[inline(always)]
 pub(crate) fn deliver<'a>(
     cell: &'a RefCell<Core>,
     mut core: Borrowed<'a>,
@@ -69,6 +68,19 @@ pub(crate) fn deliver<'a>(
         pump::guarded(cell, index, generation, "handler", || handler.on_read(&me));
         core = cell.borrow_mut();
     }
+    go_on(cell, core, index, generation, place, handler, me)
+}
+
+/// Calls what is due at or behind `place`, and ends the round.
+pub(crate) fn go_on<'a>(
+    cell: &'a RefCell<Core>,
+    mut core: Borrowed<'a>,
+    index: Index,
+    generation: u32,
+    mut place: Pending,
+    mut handler: Box<dyn Handler + Send>,
+    me: Bev,
+) -> Borrowed<'a> {
     while let Some(call) = next_call(&mut core, index, generation, &mut place) {
         drop(core);
         let done = pump::guarded(cell, index, generation, "handler", || {

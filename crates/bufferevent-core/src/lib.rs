@@ -64,6 +64,7 @@ mod layer;
 mod lent;
 mod life;
 mod local;
+mod lone;
 mod node;
 mod options;
 mod pump;

@@ -172,6 +172,8 @@ set! {
         RESOLVING = 1 << 21;
         /// What has a bufferevent freed that still has users.
         ENDS_LIFE = (1 << 8) | (1 << 9) | (1 << 16);
+        /// What comes and goes while nothing unusual happens.
+        ORDINARY = 1 | (1 << 1) | (1 << 2) | (1 << 7) | (1 << 12);
     }
 }
 
@@ -203,6 +205,8 @@ pub(crate) struct Extras {
     pub(crate) priority: Priority,
 }
 
+/// The order of the fields is kept, so that what [`Node::is_ordinary`] looks at lies together.
+#[repr(C)]
 pub(crate) struct Node {
     pub(crate) input: EvBuffer,
     pub(crate) output: EvBuffer,
@@ -224,18 +228,18 @@ pub(crate) struct Node {
     /// What of `pending` the handler has callbacks for.
     pub(crate) heard: Pending,
     pub(crate) flags: Flags,
+    pub(crate) queued: Steps,
     pub(crate) enabled: Directions,
-    /// What was enabled when a layer was put on top.
-    pub(crate) enabled_before: Directions,
     pub(crate) held_read: Reasons,
     pub(crate) held_write: Reasons,
-    pub(crate) queued: Steps,
-    pub(crate) interest: Interest,
-    pub(crate) options: Options,
     pub(crate) handling: Handling,
     pub(crate) link: Link,
     pub(crate) read_end: End,
     pub(crate) write_end: End,
+    /// What was enabled when a layer was put on top.
+    pub(crate) enabled_before: Directions,
+    pub(crate) interest: Interest,
+    pub(crate) options: Options,
 }
 
 impl Node {
@@ -258,17 +262,17 @@ impl Node {
             pending: Pending::EMPTY,
             heard: Pending::EMPTY,
             flags: Flags::EMPTY,
+            queued: Steps::EMPTY,
             enabled: Directions::WRITE,
-            enabled_before: Directions::EMPTY,
             held_read: Reasons::EMPTY,
             held_write: Reasons::EMPTY,
-            queued: Steps::EMPTY,
-            interest: Interest::EMPTY,
-            options,
             handling: Handling::Idle,
             link: Link::Open,
             read_end: End::Open,
             write_end: End::Open,
+            enabled_before: Directions::EMPTY,
+            interest: Interest::EMPTY,
+            options,
         }
     }
 
@@ -279,6 +283,37 @@ impl Node {
     #[inline]
     pub(crate) fn covered(&self) -> bool {
         self.above != NONE
+    }
+
+    /// Whether nothing is unusual about a node that is alone: it is connected, both directions are enabled, and neither is held
+    /// up or has ended; its handler does not run, nothing is lent out or owed, no time is counted and no end of its life is in
+    /// sight.
+    #[inline(always)]
+    pub(crate) fn is_ordinary(&self) -> bool {
+        // As one number, which is compared at once.
+        let standing = u64::from_ne_bytes([
+            self.enabled.bits(),
+            self.held_read.bits(),
+            self.held_write.bits(),
+            self.handling as u8,
+            self.link as u8,
+            self.read_end as u8,
+            self.write_end as u8,
+            self.enabled_before.bits(),
+        ]);
+        const ORDINARY: u64 = u64::from_ne_bytes([
+            Directions::BOTH.bits(),
+            0,
+            0,
+            Handling::Idle as u8,
+            Link::Open as u8,
+            End::Open as u8,
+            End::Open as u8,
+            0,
+        ]);
+        standing == ORDINARY
+            && self.flags.without(Flags::ORDINARY).is_empty()
+            && self.extras.is_none()
     }
 
     /// Takes the handler out to run it; `None` if there is none, or it runs.

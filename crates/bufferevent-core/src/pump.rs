@@ -27,11 +27,12 @@ use crate::deliver;
 use crate::domain::{Domain, directions};
 use crate::layer::{Bufferevent, Step};
 use crate::life;
+use crate::lone;
 use crate::node::{End, Flags, Index, Link, NONE, Steps};
 use crate::options::Mode;
 
 /// Steps of one domain before the loop gets its turn.
-const STEPS_PER_RUN: u32 = 4096;
+pub(crate) const STEPS_PER_RUN: u32 = 4096;
 
 /// Domains run by one thread before the loop gets its turn.
 const RUNS_PER_TURN: u32 = 16 * 1024;
@@ -215,12 +216,9 @@ fn run_steps(cell: &RefCell<Core>) {
     let running = Running(cell);
     let mut steps = 0;
     let more = loop {
+        core = lone::steps(cell, core, &mut steps);
         core = match core.next_step() {
-            // The first node by itself: most domains have no other, and where it lies is known when this is compiled.
-            Some((0, Steps::PULL)) => pull_step(cell, core, 0, Mode::Normal),
-            Some((0, Steps::PUSH)) => push_step(cell, core, 0, Mode::Normal),
-            Some((0, _)) => deliver::deliver(cell, core, 0),
-            Some((index, step)) => step_of_many(cell, core, index, step),
+            Some((index, step)) => any_step(cell, core, index, step),
             None if core.settle => {
                 drop(core);
                 life::settle(cell);
@@ -229,7 +227,7 @@ fn run_steps(cell: &RefCell<Core>) {
             None => break false,
         };
         steps += 1;
-        if steps == STEPS_PER_RUN {
+        if steps >= STEPS_PER_RUN {
             break true;
         }
     };
@@ -242,7 +240,7 @@ fn run_steps(cell: &RefCell<Core>) {
 }
 
 #[inline(never)]
-fn step_of_many<'a>(
+fn any_step<'a>(
     cell: &'a RefCell<Core>,
     core: Borrowed<'a>,
     index: Index,
@@ -305,6 +303,7 @@ pub(crate) fn put_back(
 }
 
 /// Calls user code; a panic in it frees the node.
+#[inline(always)]
 pub(crate) fn guarded<R>(
     cell: &RefCell<Core>,
     index: Index,
@@ -339,8 +338,7 @@ pub(crate) fn pull(cell: &RefCell<Core>, index: Index, mode: Mode) {
     drop(pull_step(cell, cell.borrow_mut(), index, mode));
 }
 
-#[inline(always)]
-fn pull_step<'a>(
+pub(crate) fn pull_step<'a>(
     cell: &'a RefCell<Core>,
     mut borrowed: Borrowed<'a>,
     index: Index,
@@ -400,8 +398,7 @@ fn pull_step<'a>(
 }
 
 /// Puts the layer back after a pull, and notes what came of it.
-#[inline(always)]
-fn pulled<'a>(
+pub(crate) fn pulled<'a>(
     cell: &'a RefCell<Core>,
     index: Index,
     generation: u32,
@@ -445,9 +442,8 @@ fn pulled<'a>(
 
 /// What is spent of a turn's share, in bytes; a share is far below 4 GiB.
 #[inline]
-fn spent(before: u32, moved: usize) -> u32 {
-    let sum = (before as usize).saturating_add(moved);
-    sum.min(u32::MAX as usize) as u32
+pub(crate) fn spent(before: u32, moved: usize) -> u32 {
+    before.saturating_add(moved.min(u32::MAX as usize) as u32)
 }
 
 /// One push of a node, in the given mode.
@@ -455,8 +451,18 @@ pub(crate) fn push(cell: &RefCell<Core>, index: Index, mode: Mode) {
     drop(push_step(cell, cell.borrow_mut(), index, mode));
 }
 
-#[inline(always)]
-fn push_step<'a>(
+/// What a push knew of its node when it began.
+#[derive(Clone, Copy)]
+pub(crate) struct Pushing {
+    pub(crate) index: Index,
+    pub(crate) generation: u32,
+    /// The output is out of the node.
+    pub(crate) lends: bool,
+    /// The connection had yet to stand.
+    pub(crate) connecting: bool,
+}
+
+pub(crate) fn push_step<'a>(
     cell: &'a RefCell<Core>,
     mut borrowed: Borrowed<'a>,
     index: Index,
@@ -504,7 +510,30 @@ fn push_step<'a>(
     let mut cx = Context::of_push(cell, index, generation, mode, lent, settled);
     let step = guarded(cell, index, generation, "push", || layer.push(&mut cx));
     let moved = cx.moved();
+    let pushing = Pushing {
+        index,
+        generation,
+        lends,
+        connecting,
+    };
+    pushed(cell, pushing, layer, output, step, moved)
+}
 
+/// Puts the layer, and the output that was lent to it, back after a push, and notes what came of it.
+pub(crate) fn pushed<'a>(
+    cell: &'a RefCell<Core>,
+    pushing: Pushing,
+    layer: Box<dyn Bufferevent>,
+    mut output: EvBuffer,
+    step: Option<Step>,
+    moved: usize,
+) -> Borrowed<'a> {
+    let Pushing {
+        index,
+        generation,
+        lends,
+        connecting,
+    } = pushing;
     let mut borrowed = cell.borrow_mut();
     let core = &mut *borrowed;
     let Some(node) = core.nodes.find_mut(index, generation) else {
@@ -526,7 +555,7 @@ fn push_step<'a>(
         // Usually all is out, and an empty buffer is there already.
         output.swap_with(&mut node.output);
     }
-    if bottom {
+    if node.below == NONE {
         core.spent_writing = spent(core.spent_writing, moved);
         core.share_used |= core.spent_writing as usize >= node.max_single_write();
     }

@@ -22,6 +22,12 @@ macro_rules! set {
             /// The set without members.
             $vis const EMPTY: Self = Self(0);
 
+            /// The members as bits.
+            #[inline]
+            pub(crate) const fn bits(self) -> $int {
+                self.0
+            }
+
             /// Whether every member of `other` is in this set.
             #[inline]
             #[must_use]

@@ -259,6 +259,16 @@ impl Core {
         }
     }
 
+    /// As [`lost_output`](Self::lost_output), for an ordinary node that is alone.
+    #[inline(always)]
+    pub(crate) fn lost_lone_output(&mut self, count: usize) {
+        let node = self.nodes.node(0);
+        node.bytes_written += count as u64;
+        if count > 0 && (node.heard.contains(Pending::WRITE) || node.crosses_mark()) {
+            self.tell_lost_output(0);
+        }
+    }
+
     /// Bytes left an output, and somebody may want to know.
     #[inline(never)]
     fn tell_lost_output(&mut self, index: Index) {

@@ -172,6 +172,28 @@ fn would_block_again_and_again_costs_nothing_and_loses_nothing() {
 }
 
 #[test]
+fn a_transport_that_is_alone_tells_of_each_write_that_leaves_little_enough() {
+    spec!(C4);
+    let events = Loop::new();
+    let script = Script::new().takes(10).takes(0).at(SECOND).takes(100);
+    let (bev, trace) = scripted(&events, Options::EMPTY, script).unwrap();
+    let log = Log::new();
+    bev.set_handler(log.watch()).unwrap();
+    bev.set_write_watermark(4, 0).unwrap();
+    bev.enable(READ).unwrap();
+    events.run();
+    log.news();
+    bev.write(&[7; 15]).unwrap();
+    events.run();
+    assert_eq!((trace.written().len(), log.news().len()), (10, 0));
+    events.advance(2 * SECOND);
+    assert_eq!(
+        (trace.written().len(), log.news()),
+        (15, vec![Told::Write(0)])
+    );
+}
+
+#[test]
 fn one_byte_at_a_time_arrives_whole() {
     fault!(F24);
     let events = Loop::new();

@@ -21,6 +21,9 @@ use bufferevent_testkit::{Loop, Network, Random, Through, faulty, spec};
 /// Runs of the test, each with its own seed.
 const SEEDS: u64 = 2_500;
 
+/// Runs with transports that stay alone.
+const LONE_SEEDS: u64 = 1_500;
+
 /// Random operations of one run.
 const OPERATIONS: usize = 40;
 
@@ -92,6 +95,8 @@ struct Run {
     operations: usize,
     /// Layers that greet need room for a greeting.
     least_mark: usize,
+    /// The transports stay alone.
+    lone: bool,
 }
 
 fn limit(mark: usize) -> usize {
@@ -105,10 +110,10 @@ impl Side {
 }
 
 impl Run {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, lone: bool) -> Self {
         let mut random = Random::new(seed);
         let events = Loop::new();
-        let (near, far) = if random.once_in(3) {
+        let (near, far) = if lone || random.once_in(3) {
             faulty(&events, Options::EMPTY, Network::seeded(random.bits())).unwrap()
         } else {
             pair(&events).unwrap()
@@ -128,7 +133,7 @@ impl Run {
             finished: false,
         };
         let sides = [side(near, &mut random), side(far, &mut random)];
-        let greets = random.once_in(4);
+        let greets = !lone && random.once_in(4);
         let least_mark = if greets { 32 } else { 1 };
         let calls = Arc::default();
         let mut run = Self {
@@ -138,11 +143,13 @@ impl Run {
             calls,
             operations: 0,
             least_mark,
+            lone,
         };
         for side in 0..2 {
             run.install(side);
             run.move_marks(side, 0);
-            for _ in 0..run.random.below(4) {
+            let layers = if lone { 0 } else { run.random.below(4) };
+            for _ in 0..layers {
                 run.put_on(side);
             }
         }
@@ -267,6 +274,7 @@ impl Run {
             9 => self.move_marks(side, place),
             10 if self.random.once_in(4) => self.finish(side),
             11 if self.random.once_in(3)
+                && !self.lone
                 && !self.sides[side].finished
                 && self.sides[side].levels.len() < 5 =>
             {
@@ -407,9 +415,9 @@ impl Drop for Seed {
     }
 }
 
-fn run(seed: u64) {
+fn run(seed: u64, lone: bool) {
     let _seed = Seed(seed);
-    let mut run = Run::new(seed);
+    let mut run = Run::new(seed, lone);
     for _ in 0..OPERATIONS {
         run.operate();
     }
@@ -421,6 +429,15 @@ fn run(seed: u64) {
 fn any_stack_under_any_use_delivers_all_bytes_and_the_end() {
     spec!(A4);
     for seed in 0..SEEDS {
-        run(seed);
+        run(seed, false);
+    }
+}
+
+/// What is alone takes shorter ways through the core.
+#[test]
+fn any_transport_alone_under_any_use_delivers_all_bytes_and_the_end() {
+    spec!(A4);
+    for seed in 0..LONE_SEEDS {
+        run(seed, true);
     }
 }
