@@ -12,6 +12,7 @@
 pub mod evbuffer;
 pub mod filter_stack;
 pub mod inflate;
+pub mod proxy;
 pub mod tls;
 
 mod choices;
@@ -21,9 +22,10 @@ mod credentials;
 pub type Target = fn(&[u8]);
 
 /// Every target with its name.
-pub const TARGETS: [(&str, Target); 4] = [
+pub const TARGETS: [(&str, Target); 5] = [
     ("evbuffer", evbuffer::run),
     ("filter_stack", filter_stack::run),
     ("inflate", inflate::run),
+    ("proxy", proxy::run),
     ("tls", tls::run),
 ];

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::workspace::{cargo, root, run as run_command, shown, target_folder};
 
 /// What is run where nothing else is asked for, in this order.
-const TARGETS: [&str; 4] = ["evbuffer", "filter_stack", "inflate", "tls"];
+const TARGETS: [&str; 5] = ["evbuffer", "filter_stack", "inflate", "proxy", "tls"];
 
 /// Seconds for each target where nothing else is asked for.
 const SECONDS: u64 = 60;

@@ -42,7 +42,7 @@ checks
   spec, faults and conformance run the tests first, or read what `--records DIR` holds.
 
 fuzzing (needs cargo-fuzz and a C++ compiler; see fuzz/)
-  fuzz [--seconds N] [TARGET..]   each target for N seconds: evbuffer, filter_stack, inflate, tls
+  fuzz [--seconds N] [TARGET..]   each target for N seconds: evbuffer, filter_stack, inflate, proxy, tls
 
 benchmarks (Linux; see bench/)
   bench net [--rounds N] [--seconds S] [--json FILE] [--backend mio|polling] [--ours COMMAND]

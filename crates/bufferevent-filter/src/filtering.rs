@@ -278,8 +278,11 @@ impl<F: Filter> Bufferevent for Filtering<F> {
             // More can come without anything from below: the core must not wait for that.
             (Ok(Verdict::Full | Verdict::Progress), _) => return Step::Again,
             (Ok(Verdict::NeedInput), None) => {}
-            // Not its last word: it moved something, or could not.
-            (Ok(Verdict::NeedInput), Some(_)) if !run.drained && (run.moved > 0 || run.cramped) => {
+            // Not its last word: it moved something, or could not. A handshake brings nothing up, and needs no room.
+            (Ok(Verdict::NeedInput), Some(_))
+                if !run.drained
+                    && (run.moved > 0 || (run.cramped && self.handshake == Handshake::Over)) =>
+            {
                 return Step::Again;
             }
             (Ok(Verdict::NeedInput), Some(end)) => self.below_has_ended(cx, end, run.drained),

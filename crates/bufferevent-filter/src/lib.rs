@@ -69,6 +69,9 @@
 //! - A slow peer bounds the whole stack, as far as every layer below has a write high mark: what waits is at most the sum of the marks,
 //!   and what a filter holds itself.
 //!
+//! # Filters of this crate
+//! [`Identity`] changes nothing; [`proxy`] is the PROXY protocol.
+//!
 //! # On and off a running stack
 //! [`Bev::put_on`](bufferevent_core::Bev::put_on), [`finish_layer`](bufferevent_core::Bev::finish_layer),
 //! [`take_off`](bufferevent_core::Bev::take_off) and [`tear_off`](bufferevent_core::Bev::tear_off) put layers on while bytes flow, and
@@ -82,6 +85,7 @@
 mod ext;
 mod filter;
 mod filtering;
+pub mod proxy;
 mod simple;
 mod sink;
 

@@ -16,7 +16,7 @@ use crate::sink::Sink;
 pub struct Identity;
 
 /// Moves what fits.
-fn pass(source: &mut EvBuffer, sink: &mut Sink<'_>) -> Verdict {
+pub(crate) fn pass(source: &mut EvBuffer, sink: &mut Sink<'_>) -> Verdict {
     sink.append_from(source);
     if source.is_empty() {
         Verdict::NeedInput
