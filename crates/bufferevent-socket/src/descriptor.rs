@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! - An owned socket is closed when this is dropped; a borrowed one only by [`Descriptor::close`].
-//! - This is the crate's only file with unsafe code: taking in a raw descriptor that someone else owns.
+//! - This is the crate's only file with unsafe code: taking in a raw descriptor that someone else owns, and one option for which no
+//!   library has a call.
 
 #![allow(unsafe_code, reason = "raw descriptors come in here and nowhere else")]
 
@@ -80,4 +81,41 @@ impl FromRaw for Socket {
             Self::from_raw_socket(raw)
         }
     }
+}
+
+/// Has the system keep TCP connections until there is something to read, for about `span`. Nothing where a socket or a system knows no such
+/// thing.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn defer_accept(socket: &Socket, span: std::time::Duration) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    if !matches!(
+        socket.domain()?,
+        socket2::Domain::IPV4 | socket2::Domain::IPV6
+    ) {
+        return Ok(());
+    }
+    let seconds = libc::c_int::try_from(span.as_secs().max(1)).unwrap_or(libc::c_int::MAX);
+    // SAFETY:
+    // - The descriptor is open: `socket` owns it and is borrowed for the call.
+    // - The option's value is a `c_int`; pointer and length are those of `seconds`, which lives through the call, and the kernel only
+    //   reads it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn defer_accept(_socket: &Socket, _span: std::time::Duration) -> std::io::Result<()> {
+    Ok(())
 }

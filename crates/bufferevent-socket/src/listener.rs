@@ -1,7 +1,7 @@
 //! A listener: accepts connections into bufferevents.
 //!
 //! # Rules
-//! 1. At most [`ACCEPTS_PER_TURN`] connections are accepted per turn of the loop; the rest wait for the next.
+//! 1. At most [`ACCEPTS_PER_TURN`] connections, or as many as were asked for, are accepted per turn of the loop; the rest wait for the next.
 //! 2. When descriptors or memory run out, accepting pauses: 50 ms at first, doubling to one second at most, until one accept
 //!    succeeds. Nothing spins meanwhile; the connections wait in the system's queue. It is logged once a second at most.
 //! 3. A connection that was gone before it was accepted is skipped.
@@ -15,6 +15,7 @@ mod spread;
 
 use std::fmt;
 use std::io;
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -89,6 +90,7 @@ struct Inner {
     socket: Socket,
     events: LoopHandle,
     terms: Terms,
+    accepts_per_turn: usize,
     /// Who else gets connections from here.
     spread: Option<Spread>,
     me: Weak<Inner>,
@@ -101,16 +103,28 @@ struct Terms {
     options: Options,
     priority: Priority,
     nodelay: bool,
+    keepalive: Option<Duration>,
 }
 
 impl Terms {
     fn make(&self, events: &LoopHandle, socket: Socket) -> Result<Bev, Error> {
+        if let Some(idle) = self.keepalive {
+            keep_alive(&socket, idle).map_err(|source| Error::io(NAME, "keepalive", source))?;
+        }
         Builder::new(events)
             .options(self.options)
             .priority(self.priority)
             .nodelay(self.nodelay)
             .accepted(socket)
     }
+}
+
+/// Has the system ask a silent TCP peer whether it is still there. Other sockets need no such thing: their peers cannot vanish.
+fn keep_alive(socket: &Socket, idle: Duration) -> io::Result<()> {
+    if matches!(socket.domain()?, Domain::IPV4 | Domain::IPV6) {
+        socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(idle))?;
+    }
+    Ok(())
 }
 
 /// Calls `accept` with a new bufferevent, which is freed if that fails or panics.
@@ -150,7 +164,10 @@ pub struct ListenerBuilder<'a> {
     events: &'a LoopHandle,
     terms: Terms,
     backlog: i32,
+    accepts_per_turn: usize,
+    defer_accept: Option<Duration>,
     only_v6: Option<bool>,
+    reuse_address: bool,
     reuse_port: bool,
     sharing: Sharing,
     replace_stale: bool,
@@ -182,7 +199,39 @@ impl<'a> ListenerBuilder<'a> {
         self
     }
 
+    /// How many connections are accepted in one turn of the loop; 64 by default. The rest wait for the next, so that a flood of new
+    /// ones does not starve those that are there.
+    pub fn accepts_per_turn(mut self, connections: NonZeroUsize) -> Self {
+        self.accepts_per_turn = connections.get();
+        self
+    }
+
+    /// Has the system ask a TCP peer that was silent for `idle` whether it is still there (SO_KEEPALIVE), and fail the connection if it
+    /// does not answer. How often it asks is the system's matter. In whole seconds.
+    pub fn keepalive(mut self, idle: Duration) -> Self {
+        self.terms.keepalive = Some(idle);
+        self
+    }
+
+    /// Leaves TCP connections with the system until their peers have sent something, or for about `span` (TCP_DEFER_ACCEPT): one that
+    /// connects and says nothing costs no bufferevent meanwhile. In whole seconds; on Linux alone, elsewhere nothing is deferred. Not for
+    /// protocols in which the server speaks first.
+    #[doc(alias = "LEV_OPT_DEFERRED_ACCEPT")]
+    pub fn defer_accept(mut self, span: Duration) -> Self {
+        self.defer_accept = Some(span);
+        self
+    }
+
+    /// Whether a port may be listened at while connections of an earlier listener still linger in the system (SO_REUSEADDR); `true` by
+    /// default. Windows needs no such option: what has that name there lets strangers take the port over, and is never set.
+    #[doc(alias = "LEV_OPT_REUSEABLE")]
+    pub fn reuse_address(mut self, reuse_address: bool) -> Self {
+        self.reuse_address = reuse_address;
+        self
+    }
+
     /// Whether an IPv6 address takes IPv6 alone; the system's default where not said.
+    #[doc(alias = "LEV_OPT_BIND_IPV6ONLY")]
     pub fn only_v6(mut self, only_v6: bool) -> Self {
         self.only_v6 = Some(only_v6);
         self
@@ -249,7 +298,7 @@ impl<'a> ListenerBuilder<'a> {
         if let Address::Tcp(_) = address {
             #[cfg(unix)]
             socket
-                .set_reuse_address(true)
+                .set_reuse_address(self.reuse_address)
                 .map_err(system("reuse_address"))?;
             if reuse_port {
                 share_port(&socket).map_err(system("reuse_port"))?;
@@ -273,7 +322,12 @@ impl<'a> ListenerBuilder<'a> {
     fn listening(&self, socket: &Socket) -> Result<(), Error> {
         socket
             .listen(self.backlog)
-            .map_err(|source| Error::io(NAME, "listen", source))
+            .map_err(|source| Error::io(NAME, "listen", source))?;
+        if let Some(span) = self.defer_accept {
+            crate::descriptor::defer_accept(socket, span)
+                .map_err(|source| Error::io(NAME, "defer_accept", source))?;
+        }
+        Ok(())
     }
 
     /// The path that goes with the listener.
@@ -311,6 +365,7 @@ impl<'a> ListenerBuilder<'a> {
             socket,
             events: self.events.clone(),
             terms: self.terms,
+            accepts_per_turn: self.accepts_per_turn,
             spread,
             me: me.clone(),
             unlink,
@@ -366,9 +421,13 @@ impl Listener {
                 options: Options::EMPTY,
                 priority: Priority::default(),
                 nodelay: false,
+                keepalive: None,
             },
             backlog: BACKLOG,
+            accepts_per_turn: ACCEPTS_PER_TURN,
+            defer_accept: None,
             only_v6: None,
+            reuse_address: true,
             reuse_port: false,
             sharing: Sharing::Queues,
             replace_stale: false,
@@ -483,7 +542,7 @@ impl Inner {
 
     /// Accepts what waits, within a turn's bound.
     fn accept_some(&self) {
-        for _ in 0..ACCEPTS_PER_TURN {
+        for _ in 0..self.accepts_per_turn {
             if !self.may_accept() {
                 return;
             }

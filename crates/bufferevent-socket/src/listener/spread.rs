@@ -109,6 +109,23 @@ impl ListenerBuilder<'_> {
         }
     }
 
+    /// As [`bind_each`](Self::bind_each), over a socket that listens already: one that a service manager hands over, say. There is one
+    /// such socket, so its connections are handed out.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn listen_each<R: Accepted>(
+        self,
+        others: &[LoopHandle],
+        socket: impl Into<Socket>,
+        accept: impl Fn(usize, Bev, Address) -> R + Send + Sync + 'static,
+    ) -> Result<Listener, Error> {
+        let accept: OnEach = Arc::new(move |index, bev, peer| accept(index, bev, peer).failure());
+        let spread = Spread::new(others, self.terms, &accept);
+        let own: OnAccept = Box::new(move |bev, peer| accept(0, bev, peer));
+        self.start(socket.into(), own, Some(spread), None)
+    }
+
     /// More sockets, bound to where `first` is; none if the system does not want that after all.
     fn further(&self, first: &Socket, count: usize) -> Option<Vec<Socket>> {
         let bound = || {
