@@ -568,9 +568,12 @@ impl Core {
     /// Nothing can be sent any more, here or above. Told on top.
     pub(crate) fn failed_output(&mut self, index: Index, error: &Error) {
         let mut index = index;
+        // With the end mark out of the failing one all has been told. One above may have sent its own end mark, which fails here.
+        let all_out = self.node(index).write_end == End::Done;
         loop {
             let node = self.node(index);
-            if matches!(node.write_end, End::Failed | End::Done) && node.above == NONE {
+            let told = node.write_end == End::Failed || (node.write_end == End::Done && all_out);
+            if told && node.above == NONE {
                 return;
             }
             node.write_end = End::Failed;
