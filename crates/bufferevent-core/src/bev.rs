@@ -287,6 +287,19 @@ impl Bev {
         })
     }
 
+    /// Has [`Event::Sent`](crate::Event::Sent) told, once, when all that was written has left the stack: at once if it has. What a layer
+    /// holds back is sent for it, as by a flush; writing goes on.
+    ///
+    /// # Errors
+    /// [`Kind::Covered`], [`Kind::Freed`], [`Kind::WrongThread`].
+    pub fn tell_when_sent(&self) -> Result<(), Error> {
+        self.own("tell_when_sent", |core, index| {
+            core.owe_flush(index);
+            core.tell_sent(index);
+            Ok(())
+        })
+    }
+
     /// Closes gracefully: finishes all layers, sends what is queued, half-closes, waits for the peer's end, and frees
     /// the bufferevent, all of it within `deadline`. [`Event::Written`](crate::Event::Written) tells that all is out; then comes the peer's
     /// EOF, or `Timeout(Close)`. Bytes that still come in are told if reading is enabled, else thrown away.

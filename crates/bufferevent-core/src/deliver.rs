@@ -233,6 +233,7 @@ fn event(node: &mut Node, what: Pending) -> Option<Event> {
         Pending::TRIGGERED => Some(Event::Triggered(std::mem::take(
             &mut node.extras().triggered,
         ))),
+        Pending::SENT => Some(Event::Sent),
         Pending::WRITTEN => Some(Event::Written),
         Pending::READ_END if node.read_end == End::Done => {
             node.flags.insert(Flags::END_TOLD);

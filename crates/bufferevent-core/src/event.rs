@@ -24,6 +24,8 @@ pub enum Event {
     Timeout(Deadline),
     /// All that was written is out, and the end mark behind it.
     Written,
+    /// All that was written has left the stack: what [`tell_when_sent`](crate::Bev::tell_when_sent) asked for.
+    Sent,
     /// The peer ended its direction; what came before can still be read.
     #[doc(alias = "BEV_EVENT_EOF")]
     #[doc(alias = "EVBUFFER_EOF")]
@@ -115,6 +117,7 @@ impl Event {
                 | Deadline::Close,
             ) => EventFlags::TIMEOUT,
             Self::Written => EventFlags::WRITTEN | EventFlags::WRITING,
+            Self::Sent => EventFlags::WRITING,
             Self::Eof => EventFlags::EOF | EventFlags::READING,
             Self::Error {
                 direction: Some(Direction::Read),

@@ -100,7 +100,7 @@ pub(crate) fn default_on_event(bev: &Bev, event: &Event) {
     match event {
         Event::Error { .. } | Event::Timeout(_) => drop(bev.free()),
         Event::Eof => drop(bev.free_when_written()),
-        Event::Connected | Event::Written | Event::Triggered(_) => {}
+        Event::Connected | Event::Sent | Event::Written | Event::Triggered(_) => {}
     }
 }
 

@@ -7,6 +7,7 @@
 //!    below is uncovered, with its unread bytes and what was enabled before.
 //! 4. One that loses its layer below hears of it as an error; one whose partner goes, as an EOF.
 //! 5. When the loop closes, what has no user is freed; the rest, when its last user leaves.
+//!    What waits to be told that all output is out hangs on the same look.
 //! 6. Without a user, a bufferevent lives while it is connecting, can still hear, has output to send, or has something
 //!    to tell its handler. That is looked at when an end was seen or an output emptied, not at every step.
 
@@ -145,6 +146,10 @@ fn is_over(cell: &RefCell<Core>, index: Index) -> bool {
         if flags.contains(Flags::FREE_NOW) {
             return true;
         }
+        if flags.contains(Flags::TELLS_SENT) && core.all_sent(index) {
+            core.node(index).flags.remove(Flags::TELLS_SENT);
+            core.tell(index, Pending::SENT);
+        }
         if core.node(index).covered() || core.node(index).handling != Handling::Idle {
             return false;
         }
@@ -219,6 +224,12 @@ impl Core {
     pub(crate) fn mark(&mut self, index: Index, why: Flags) {
         self.node(index).flags.insert(why);
         self.marked = true;
+    }
+
+    /// Has the handler told once all output is out.
+    pub(crate) fn tell_sent(&mut self, index: Index) {
+        self.mark(index, Flags::TELLS_SENT);
+        self.settle = true;
     }
 
     /// Has the loop free a node, whose handler is told nothing any more.

@@ -98,13 +98,14 @@ set! {
         /// The other deadlines; `Timers` has which.
         TIMEOUT = 1 << 8;
         TRIGGERED = 1 << 9;
-        WRITTEN = 1 << 10;
-        READ_END = 1 << 11;
-        WRITE_END = 1 << 12;
+        SENT = 1 << 10;
+        WRITTEN = 1 << 11;
+        READ_END = 1 << 12;
+        WRITE_END = 1 << 13;
         READS = (1 << 1) | (1 << 2);
         WRITES = (1 << 3) | (1 << 4);
-        EVENTS = 1 | (0x7f << 6);
-        ENDS = (1 << 11) | (1 << 12);
+        EVENTS = 1 | (0xff << 6);
+        ENDS = (1 << 12) | (1 << 13);
     }
 }
 
@@ -170,8 +171,10 @@ set! {
         SHAKES_HANDS = 1 << 20;
         /// Of the connection that is under way, the address is being looked up.
         RESOLVING = 1 << 21;
-        /// What has a bufferevent freed that still has users.
-        ENDS_LIFE = (1 << 8) | (1 << 9) | (1 << 16);
+        /// The handler is to be told when all output is out.
+        TELLS_SENT = 1 << 22;
+        /// What has a bufferevent freed that still has users, or hangs on the same: on all output being out.
+        ENDS_LIFE = (1 << 8) | (1 << 9) | (1 << 16) | (1 << 22);
         /// What comes and goes while nothing unusual happens.
         ORDINARY = 1 | (1 << 1) | (1 << 2) | (1 << 7) | (1 << 12);
     }

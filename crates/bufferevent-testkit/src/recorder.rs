@@ -19,6 +19,8 @@ pub enum Told {
     Connected,
     /// [`Event::Timeout`].
     Timeout(Deadline),
+    /// [`Event::Sent`].
+    Sent,
     /// [`Event::Written`].
     Written,
     /// [`Event::Eof`].
@@ -44,6 +46,7 @@ impl From<&Event> for Told {
         match event {
             Event::Connected => Self::Connected,
             Event::Timeout(deadline) => Self::Timeout(*deadline),
+            Event::Sent => Self::Sent,
             Event::Written => Self::Written,
             Event::Eof => Self::Eof,
             Event::Error { direction, error } => Self::Error(*direction, error.kind()),
