@@ -32,6 +32,7 @@ struct State {
     timers: TimerWheel<Job>,
     panics: u64,
     closed: bool,
+    closing: Vec<Arc<dyn Target>>,
     turns: u64,
 }
 
@@ -211,9 +212,16 @@ impl std::fmt::Debug for Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        let dropped = {
+        let closing = {
             let mut state = self.inner.state.lock();
             state.closed = true;
+            std::mem::take(&mut state.closing)
+        };
+        for target in closing {
+            target.closed();
+        }
+        let dropped = {
+            let mut state = self.inner.state.lock();
             (
                 std::mem::take(&mut state.jobs),
                 std::mem::take(&mut state.deferred),
@@ -275,6 +283,15 @@ impl Host for Inner {
     fn disarm(&self, timer: TimerKey) -> bool {
         let removed = self.state.lock().timers.disarm(timer);
         removed.is_some()
+    }
+
+    fn tell_closed(&self, target: Arc<dyn Target>) -> Result<(), LoopClosed> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(LoopClosed);
+        }
+        state.closing.push(target);
+        Ok(())
     }
 
     fn caught_panic(&self, _what: &'static str, _payload: &(dyn Any + Send)) {

@@ -47,6 +47,13 @@ pub trait Host: Send + Sync + 'static {
     /// Cancels a timer that has not fired. Returns whether there was one.
     fn disarm(&self, timer: TimerKey) -> bool;
 
+    /// Has the loop call [`Target::closed`], once, when it closes, on its thread: for who keeps something for the loop that is
+    /// neither scheduled, armed nor registered. This keeps no loop running.
+    ///
+    /// # Errors
+    /// [`LoopClosed`] if the loop is gone; the target is not called.
+    fn tell_closed(&self, target: Arc<dyn Target>) -> Result<(), LoopClosed>;
+
     /// Tells the loop that user code panicked, was caught, and what was freed for it: the loop logs and counts it.
     fn caught_panic(&self, what: &'static str, payload: &(dyn Any + Send));
 }
@@ -81,7 +88,7 @@ pub trait Target: Send + Sync + 'static {
     fn ready(&self, key: u64, ready: Ready);
 
     /// The loop, with which a source is registered for this target, is closing: nothing will become ready any more. Called once per
-    /// registration.
+    /// registration, and once for each [`Host::tell_closed`].
     fn closed(&self) {}
 }
 

@@ -265,6 +265,10 @@ impl Host for LoopHandle {
         self.shared.disarm(timer)
     }
 
+    fn tell_closed(&self, target: Arc<dyn Target>) -> Result<(), LoopClosed> {
+        self.shared.tell_closed(target)
+    }
+
     fn caught_panic(&self, what: &'static str, payload: &(dyn Any + Send)) {
         self.shared.caught_panic(what, payload);
     }

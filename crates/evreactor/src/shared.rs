@@ -56,6 +56,8 @@ pub(crate) struct Shared {
 
 struct Queue {
     closed: bool,
+    /// Who asked to be told when the loop closes.
+    closing: Vec<Arc<dyn Target>>,
     turn: VecDeque<Call>,
     /// By priority, most urgent first.
     deferred: Vec<VecDeque<Call>>,
@@ -83,6 +85,7 @@ impl Shared {
             bell: Doorbell::new(),
             queue: Mutex::new(Queue {
                 closed: false,
+                closing: Vec::new(),
                 turn: VecDeque::new(),
                 deferred: (0..priorities).map(|_| VecDeque::new()).collect(),
             }),
@@ -237,15 +240,16 @@ impl Shared {
 
     /// Ends all service: drops what is queued, armed and registered, with no lock held.
     pub(crate) fn close(&self) {
-        let queued = {
+        let (closing, queued) = {
             let mut queue = self.queue.lock();
             queue.closed = true;
+            let closing = std::mem::take(&mut queue.closing);
             let deferred = queue
                 .deferred
                 .iter_mut()
                 .flat_map(std::mem::take)
                 .collect::<Vec<_>>();
-            (std::mem::take(&mut queue.turn), deferred)
+            (closing, (std::mem::take(&mut queue.turn), deferred))
         };
         let armed = {
             let mut timers = self.timers.lock();
@@ -253,12 +257,13 @@ impl Shared {
             std::mem::take(&mut timers.wheel)
         };
         let registered = self.sources.lock().close();
-        for target in &registered {
+        // Who is asked first lets go of what it holds, and that is closed with the rest.
+        for target in closing.iter().chain(&registered) {
             self.guard("closing of a source", || target.closed());
         }
         self.guard("drop of queued calls", move || drop(queued));
         self.guard("drop of timers", move || drop(armed));
-        self.guard("drop of sources", move || drop(registered));
+        self.guard("drop of sources", move || drop((closing, registered)));
     }
 }
 
@@ -324,6 +329,16 @@ impl Host for Shared {
             self.ring();
         }
         call.is_some()
+    }
+
+    fn tell_closed(&self, target: Arc<dyn Target>) -> Result<(), LoopClosed> {
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            drop(queue); // Before the target is dropped.
+            return Err(LoopClosed);
+        }
+        queue.closing.push(target);
+        Ok(())
     }
 
     fn caught_panic(&self, what: &'static str, payload: &(dyn Any + Send)) {
