@@ -80,7 +80,7 @@ const CRATES: &[Crate] = &[
         floor: 1,
         column: Column::Pure,
         ours: &["evbuffer", "evreactor-core"],
-        others: &["bytes", "tracing"],
+        others: &["bytes", "futures-io", "tracing"],
         closure: None,
     },
     Crate {

@@ -48,6 +48,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "async")]
+mod async_bev;
 mod bev;
 mod buffers;
 mod callbacks;
@@ -73,10 +75,14 @@ mod set;
 mod settings;
 mod stack;
 mod surgery;
+#[cfg(feature = "async")]
+pub mod task;
 mod timers;
 mod wake;
 mod watermark;
 
+#[cfg(feature = "async")]
+pub use async_bev::{AsyncBev, DEFAULT_MARK, Elapsed, LINGER};
 pub use bev::{Bev, Guard, Stats};
 pub use buffers::{Input, Output};
 pub use context::{BelowEnd, Context, NodeKey};

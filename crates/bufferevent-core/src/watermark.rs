@@ -50,6 +50,16 @@ impl Watermark {
         Ok(Self { low, limit })
     }
 
+    /// These marks with a high mark of `bytes`, or of the low mark if that is more.
+    #[cfg(feature = "async")]
+    pub(crate) const fn bounded(self, bytes: usize) -> Self {
+        let limit = if self.low > bytes { self.low } else { bytes };
+        Self {
+            low: self.low,
+            limit,
+        }
+    }
+
     /// The low mark in bytes.
     #[must_use]
     pub const fn low(self) -> usize {
