@@ -33,5 +33,6 @@ pages! {
     Testing: "../../../docs/guide/testing.md",
     Backend: "../../../docs/guide/backend.md",
     Cores: "../../../docs/guide/cores.md",
+    Async: "../../../docs/guide/async.md",
     Buffer: "../../../docs/guide/buffer.md",
 }

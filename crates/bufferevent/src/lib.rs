@@ -11,6 +11,7 @@
 //! | `filter` (default) | `Filter`, and `FilterExt`, which puts filters on any bufferevent | `bufferevent-filter` |
 //! | `zlib` | `Zlib`: zlib, deflate and gzip as filters | `bufferevent-zlib` |
 //! | `tls` | `TlsClient`, `TlsServer`: TLS 1.2 and 1.3 as filters | `bufferevent-tls` |
+//! | `async` | `AsyncBev`: any bufferevent as `AsyncRead` and `AsyncWrite`; `task`: futures on the loop | `bufferevent-core` |
 //!
 //! ```
 //! # #[cfg(feature = "socket")] {
@@ -39,6 +40,8 @@ pub use bufferevent_core::{
     Options, Output, Pressure, READ, Reasons, Stats, Step, TornOff, TriggerOptions, WRITE,
     Watermark, on_event, on_read, on_write,
 };
+#[cfg(feature = "async")]
+pub use bufferevent_core::{AsyncBev, Elapsed, task};
 pub use evbuffer;
 pub use evreactor_core::{AsHost, Clock, Host, Moment, Priority};
 
