@@ -36,7 +36,7 @@ use wait::{Rouse, Waiting};
 /// its stack. One read of a transport.
 pub const DEFAULT_MARK: usize = 64 * 1024;
 
-/// How long what was written may take to leave after an [`AsyncBev`] was dropped.
+/// How long what was written may take to leave after an [`AsyncBev`] was dropped, unless [`Deadline::Drain`] was set.
 pub const LINGER: Duration = Duration::from_secs(30);
 
 /// A bufferevent for async/await.
@@ -212,7 +212,13 @@ impl fmt::Display for Elapsed {
             Deadline::Read => "nothing was read within the read timeout",
             Deadline::Write => "nothing could be written within the write timeout",
             Deadline::Idle => "nothing moved within the idle timeout",
-            Deadline::Connect => "there was no connection within the connect timeout",
+            Deadline::Resolve => "the address was not found in time",
+            Deadline::Connect => "there was no connection in time",
+            Deadline::Handshake => "the handshake did not end in time",
+            Deadline::HalfClosed => {
+                "one direction has ended, and nothing moved in the other for too long"
+            }
+            Deadline::Drain => "not all of the output was out in time",
             Deadline::Close => "the graceful close did not end in time",
         })
     }
@@ -262,12 +268,9 @@ fn give_up(bev: &Bev) -> Result<(), Error> {
         return bev.close(LINGER);
     }
     bev.disable(Directions::READ)?;
-    bev.own("drop", |core, index| {
-        let at = core.host().now() + LINGER;
-        core.node(index).extras().timers.close_at = Some(at);
-        core.arm(index);
-        Ok(())
-    })?;
+    if bev.deadline(Deadline::Drain).is_none() {
+        bev.set_deadline(Deadline::Drain, Some(LINGER))?;
+    }
     bev.free_when_written()
 }
 

@@ -101,7 +101,7 @@ impl Handler for Rouse {
     fn on_event(&mut self, _bev: &Bev, event: &Event) {
         if let Event::Timeout(deadline) = event {
             let mut both = self.0.0.lock();
-            if *deadline != Deadline::Write {
+            if !matches!(deadline, Deadline::Write | Deadline::Drain) {
                 both.read.passed = Some(*deadline);
             }
             if *deadline != Deadline::Read {
