@@ -147,6 +147,14 @@ const CRATES: &[Crate] = &[
         closure: None,
     },
     Crate {
+        name: "bufferevent-capi",
+        floor: 5,
+        column: Column::Above,
+        ours: &["evbuffer", "evreactor-core"],
+        others: &["bytes", "libc", "parking_lot", "rustix"],
+        closure: None,
+    },
+    Crate {
         name: "bev",
         floor: 5,
         column: Column::Above,

@@ -6,12 +6,13 @@
 //! - A command ends with success only when everything that it promises was checked; what is missing is a failure, in one line.
 //! - Checks need nothing but the Rust toolchain and a C compiler. Only `bench` and `fuzz` need more, and say
 //!   what, with the name of the package that has it.
-//! - Nothing is written outside the target directory (but for `bench --json FILE` and `--plot FILE`, and what `fuzz` keeps in `fuzz/`).
+//! - Nothing is written outside the target directory (but for `bench --json FILE` and `--plot FILE`, the prefix of `capi`, and what `fuzz` keeps in `fuzz/`).
 
 #![forbid(unsafe_code)]
 
 mod arguments;
 mod bench;
+mod capi;
 mod ci;
 mod conformance;
 mod failure;
@@ -40,6 +41,10 @@ checks
   mutants [--quick] [NAME]   applies the checked-in mutations; each must turn a check red
 
   spec, faults and conformance run the tests first, or read what `--records DIR` holds.
+
+the C interface (Linux; needs a C compiler, and valgrind for --test)
+  capi --prefix DIR          builds it and installs it as libevent is installed
+  capi --test                the C tests, each program under valgrind
 
 fuzzing (needs cargo-fuzz and a C++ compiler; see fuzz/)
   fuzz [--seconds N] [TARGET..]   each target for N seconds: evbuffer, filter_stack, inflate, proxy, tls
@@ -71,6 +76,7 @@ fn run(mut arguments: Arguments) -> Result<(), Failure> {
         Some("conformance") => conformance::run(arguments),
         Some("mutants") => mutants::run(arguments),
         Some("fuzz") => fuzz::run(arguments),
+        Some("capi") => capi::run(arguments),
         Some("bench") => bench::run(arguments),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");

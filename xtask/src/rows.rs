@@ -242,7 +242,7 @@ const FAULTS: &[Row] = &[
     now("F86", "free on another thread with deferred work"),
     later("F87", "locks taken in both orders"),
     now("F88", "unlocked callbacks without deferral"),
-    later("F89", "signals and fork in mid-loop"),
+    now("F89", "signals and fork in mid-loop"),
     later(
         "F90",
         "handles dropped or leaked with completions in flight",

@@ -1,0 +1,138 @@
+//! Memory of the program's as part of a buffer, and when its cleanup function runs.
+//!
+//! # Invariants
+//! - A cleanup function runs once, when the last buffer that shows its memory has let go.
+//! - It never runs while a buffer is borrowed: what is dropped meanwhile waits in a queue of the thread.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_int, c_void};
+
+use bytes::Bytes;
+
+use crate::buffer::{Buffer, End};
+use crate::ffi::{self, In, Opaque, Ref};
+
+type Cleanup = extern "C" fn(*const c_void, usize, Opaque);
+
+thread_local! {
+    static BORROWED: Cell<u32> = const { Cell::new(0) };
+    static WAITING: RefCell<Vec<Box<dyn FnOnce()>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// While one lives, what is to run is kept; the last one's drop runs it.
+pub(crate) struct Later;
+
+impl Later {
+    #[inline]
+    pub(crate) fn new() -> Self {
+        BORROWED.with(|borrowed| borrowed.set(borrowed.get() + 1));
+        Self
+    }
+}
+
+impl Drop for Later {
+    #[inline]
+    fn drop(&mut self) {
+        let left = BORROWED.with(|borrowed| {
+            borrowed.set(borrowed.get() - 1);
+            borrowed.get()
+        });
+        if left == 0 && WAITING.with(|waiting| !waiting.borrow().is_empty()) {
+            run_waiting();
+        }
+    }
+}
+
+#[cold]
+fn run_waiting() {
+    while let Some(run) = WAITING.with(|waiting| {
+        let mut waiting = waiting.borrow_mut();
+        (!waiting.is_empty()).then(|| waiting.remove(0))
+    }) {
+        run();
+    }
+}
+
+/// Runs code of the program's now, or as soon as no buffer is borrowed.
+pub(crate) fn run_unborrowed(run: impl FnOnce() + 'static) {
+    if BORROWED.with(Cell::get) == 0 {
+        run();
+    } else {
+        WAITING.with(|waiting| waiting.borrow_mut().push(Box::new(run)));
+    }
+}
+
+/// The program's memory, shown by segments.
+struct Theirs {
+    data: *const c_void,
+    len: usize,
+    /// Of `data`, what the buffer shows begins here.
+    offset: usize,
+    cleanup: Option<Cleanup>,
+    argument: Opaque,
+}
+
+// SAFETY: C's promise: the memory is readable from any thread that uses the buffer, until the cleanup function ran; that function may
+// be called from any of them.
+unsafe impl Send for Theirs {}
+// SAFETY: as above; nothing here writes.
+unsafe impl Sync for Theirs {}
+
+impl AsRef<[u8]> for Theirs {
+    fn as_ref(&self) -> &[u8] {
+        if self.len == 0 || self.data.is_null() {
+            return &[];
+        }
+        // SAFETY: C's promise: `len` bytes that stay until the cleanup function ran, which is when this is dropped.
+        let all = unsafe { std::slice::from_raw_parts(self.data.cast::<u8>(), self.len) };
+        &all[self.offset..]
+    }
+}
+
+impl Drop for Theirs {
+    fn drop(&mut self) {
+        if let Some(cleanup) = self.cleanup {
+            let (data, len, argument) = (self.data, self.len, self.argument);
+            run_unborrowed(move || cleanup(data, len, argument));
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn evbuffer_add_reference_with_offset(
+    buffer: Option<Ref<Buffer>>,
+    data: In<'_>,
+    offset: usize,
+    len: usize,
+    cleanup: Option<Cleanup>,
+    argument: Opaque,
+) -> c_int {
+    let Some(buffer) = buffer else { return -1 };
+    let whole = offset
+        .checked_add(len)
+        .filter(|whole| *whole <= isize::MAX as usize);
+    let Some(whole) = whole else { return -1 };
+    let fits = (len == 0 || !data.address().is_null()) && len <= evbuffer::MAX_LEN - buffer.len();
+    if !fits || buffer.is_frozen(End::Back) {
+        return -1; // Without calling the cleanup function: the memory was not taken.
+    }
+    let bytes = Bytes::from_owner(Theirs {
+        data: data.address(),
+        len: whole,
+        offset,
+        cleanup,
+        argument,
+    });
+    ffi::code(buffer.change(End::Back, |own| own.append_bytes(bytes).is_ok()))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn evbuffer_add_reference(
+    buffer: Option<Ref<Buffer>>,
+    data: In<'_>,
+    len: usize,
+    cleanup: Option<Cleanup>,
+    argument: Opaque,
+) -> c_int {
+    evbuffer_add_reference_with_offset(buffer, data, 0, len, cleanup, argument)
+}

@@ -1,0 +1,15 @@
+//! Events and the loop: `event2/event.h`, `event_compat.h`, `watch.h`.
+
+pub(crate) mod base;
+mod config;
+mod control;
+pub(crate) mod create;
+mod debug;
+pub(crate) mod layout;
+mod once;
+mod operate;
+mod poll;
+mod queue;
+mod signal;
+mod turn;
+mod watch;

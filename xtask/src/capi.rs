@@ -1,0 +1,159 @@
+//! `cargo xtask capi`: the C interface, built and installed as libevent is; or its C tests, under valgrind.
+//!
+//! All code is in one shared object, `libevent_core-2.1.so.7`. The other names of libevent's are empty and need it, so a process has
+//! the library once, whatever its programs and plugins were linked to.
+//!
+//! # Invariants
+//! - Only functions of the C interface are visible from outside: what is exported is listed by the patterns of [`EXPORTS`].
+//! - Nothing is written outside of the prefix and the target directory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::arguments::Arguments;
+use crate::failure::Failure;
+use crate::workspace;
+
+const EXPORTS: &str = "{ global: event_*; evbuffer_*; bufferevent_*; ev_token_bucket_cfg_*; evconnlistener_*; evdns_*; evthread_*; \
+evutil_*; evwatch_*; libevent_*; local: *; };\n";
+
+/// The shared object with the code, and those that only need it; each with the name that linkers look for.
+const CORE: (&str, &str) = ("libevent_core-2.1.so.7", "libevent_core.so");
+const OTHERS: [(&str, &str); 3] = [
+    ("libevent-2.1.so.7", "libevent.so"),
+    ("libevent_extra-2.1.so.7", "libevent_extra.so"),
+    ("libevent_pthreads-2.1.so.7", "libevent_pthreads.so"),
+];
+const ARCHIVE: &str = "libevent_core.a";
+const OTHER_ARCHIVES: [&str; 3] = ["libevent.a", "libevent_extra.a", "libevent_pthreads.a"];
+/// A program fails under it for an error of memory, or for memory that nobody can reach any more.
+const VALGRIND: &str =
+    "valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite";
+
+const SYSTEM: [&str; 3] = ["-lpthread", "-ldl", "-lm"];
+
+pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
+    if !cfg!(target_os = "linux") {
+        return Err(Failure::new("capi: the C interface is for Linux only"));
+    }
+    let test = arguments.flag("--test");
+    let prefix = arguments.value::<PathBuf>("--prefix")?;
+    arguments.finish()?;
+    match (prefix, test) {
+        (Some(prefix), false) => install(&prefix),
+        (None, true) => under_valgrind(),
+        (Some(_), true) => Err(Failure::new("capi: --prefix or --test, not both")),
+        (None, false) => Err(Failure::new("capi: --prefix DIR, or --test")),
+    }
+}
+
+/// Builds the archive, and installs it with all that C programs need into `prefix`.
+pub(crate) fn install(prefix: &Path) -> Result<(), Failure> {
+    let root = workspace::root();
+    let build = ["build", "--release", "--quiet", "-p", "bufferevent-capi"];
+    workspace::run(&mut workspace::cargo(build))?;
+    let archive = workspace::target_folder()?
+        .join("release")
+        .join("libbufferevent_capi.a");
+    let library = prefix.join("lib");
+    let packages = library.join("pkgconfig");
+    make(&packages)?;
+    headers(
+        &root.join("crates/bufferevent-capi/include"),
+        &prefix.join("include"),
+    )?;
+    copy(&archive, &library.join(ARCHIVE))?;
+    for name in OTHER_ARCHIVES {
+        link_name(ARCHIVE, &library.join(name))?;
+    }
+    let exports = library.join("libevent.exports");
+    write(&exports, EXPORTS)?;
+    let core = library.join(CORE.0);
+    let mut link = Command::new("cc");
+    link.args(["-shared", "-Wl,--gc-sections", "-o"])
+        .arg(&core)
+        .arg(format!("-Wl,-soname,{}", CORE.0))
+        .arg(format!("-Wl,--version-script,{}", exports.display()))
+        .arg("-Wl,--whole-archive")
+        .arg(&archive)
+        .arg("-Wl,--no-whole-archive")
+        .args(SYSTEM);
+    workspace::run(&mut link)?;
+    fs::remove_file(&exports).map_err(Failure::during(exports.display()))?;
+    link_name(CORE.0, &library.join(CORE.1))?;
+    for (name, short) in OTHERS {
+        let mut link = Command::new("cc");
+        link.args(["-shared", "-nostdlib", "-Wl,--no-as-needed", "-o"])
+            .arg(library.join(name))
+            .arg(format!("-Wl,-soname,{name}"))
+            .arg(&core)
+            .arg("-Wl,-rpath,$ORIGIN");
+        workspace::run(&mut link)?;
+        // Linkers find the functions where they are.
+        link_name(CORE.0, &library.join(short))?;
+    }
+    let prefix = fs::canonicalize(prefix).map_err(Failure::during(prefix.display()))?;
+    for (name, libraries) in [
+        ("libevent", "-levent"),
+        ("libevent_core", "-levent_core"),
+        ("libevent_extra", "-levent_extra"),
+        ("libevent_pthreads", "-levent_pthreads"),
+    ] {
+        let text = format!(
+            "prefix={}\nlibdir=${{prefix}}/lib\nincludedir=${{prefix}}/include\n\nName: {name}\n\
+             Description: libevent's C interface, by bufferevent\nVersion: 2.1.12-stable\n\
+             Libs: -L${{libdir}} {libraries} -Wl,-rpath,${{libdir}}\nLibs.private: {}\nCflags: -I${{includedir}}\n",
+            prefix.display(),
+            SYSTEM.join(" ")
+        );
+        write(&packages.join(format!("{name}.pc")), &text)?;
+    }
+    println!("capi: installed into {}", prefix.display());
+    Ok(())
+}
+
+/// Runs the C tests with every program under valgrind.
+fn under_valgrind() -> Result<(), Failure> {
+    let test = ["test", "-p", "bufferevent-capi", "--test", "c"];
+    workspace::run(workspace::cargo(test).env("CAPI_RUNNER", VALGRIND))
+}
+
+fn headers(from: &Path, to: &Path) -> Result<(), Failure> {
+    make(to)?;
+    for entry in fs::read_dir(from).map_err(Failure::during(from.display()))? {
+        let entry = entry.map_err(Failure::during(from.display()))?;
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            headers(&path, &target)?;
+        } else {
+            copy(&path, &target)?;
+        }
+    }
+    Ok(())
+}
+
+fn make(folder: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(folder).map_err(Failure::during(folder.display()))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
+    fs::copy(from, to)
+        .map(drop)
+        .map_err(Failure::during(to.display()))
+}
+
+fn write(to: &Path, text: &str) -> Result<(), Failure> {
+    fs::write(to, text).map_err(Failure::during(to.display()))
+}
+
+/// A symbolic link, in place of what was there.
+fn link_name(to: &str, at: &Path) -> Result<(), Failure> {
+    if fs::symlink_metadata(at).is_ok() {
+        fs::remove_file(at).map_err(Failure::during(at.display()))?;
+    }
+    #[cfg(unix)]
+    return std::os::unix::fs::symlink(to, at).map_err(Failure::during(at.display()));
+    #[cfg(not(unix))]
+    return copy(Path::new(to), at);
+}
