@@ -438,6 +438,15 @@ impl EvBuffer {
     /// Drains everything.
     #[inline]
     pub fn clear(&mut self) {
+        // What is short lies in one small piece, which another buffer takes next.
+        if self.rest.is_none()
+            && let Segment::Own(own) = &mut self.head
+            && own.give_storage()
+        {
+            mem::forget(mem::take(&mut self.head));
+            self.len = 0;
+            return;
+        }
         self.drain(usize::MAX);
     }
 

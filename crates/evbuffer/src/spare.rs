@@ -20,35 +20,66 @@ pub(crate) const SPARE_CAPACITY: usize = 512;
 const MAX_SPARES: usize = 32;
 
 thread_local! {
-    static SPARES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static SPARES: RefCell<Spares> = const { RefCell::new(Spares::new()) };
+}
+
+/// The pieces of one thread, in their places: no call of the allocator but for the pieces themselves.
+struct Spares {
+    pieces: [Vec<u8>; MAX_SPARES],
+    /// Those in front are there, the others are empty.
+    count: usize,
+}
+
+impl Spares {
+    const fn new() -> Self {
+        Self {
+            pieces: [const { Vec::new() }; MAX_SPARES],
+            count: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn take(&mut self, place: &mut Vec<u8>) -> bool {
+        let last = self.count.wrapping_sub(1);
+        let Some(piece) = self.pieces.get_mut(last) else {
+            return false;
+        };
+        mem::swap(place, piece);
+        self.count = last;
+        true
+    }
+
+    #[inline(always)]
+    fn give(&mut self, bytes: &mut Vec<u8>) -> bool {
+        let Some(place) = self.pieces.get_mut(self.count) else {
+            return false;
+        };
+        bytes.clear();
+        // The place is empty: nothing has to be dropped.
+        mem::swap(place, bytes);
+        self.count += 1;
+        true
+    }
 }
 
 /// Empty storage of [`SPARE_CAPACITY`] bytes, or the error that there is no memory for it.
-#[inline]
+#[inline(always)]
 pub(crate) fn take(during: &'static str) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
     // At the end of a thread its spares are gone already.
-    match SPARES.try_with(|spares| spares.borrow_mut().pop()) {
-        Ok(Some(spare)) => Ok(spare),
-        Ok(None) | Err(_) => storage(SPARE_CAPACITY, during),
+    match SPARES.try_with(|spares| spares.borrow_mut().take(&mut bytes)) {
+        Ok(true) => Ok(bytes),
+        Ok(false) | Err(_) => storage(SPARE_CAPACITY, during),
     }
 }
 
 /// Keeps `bytes` for the next taker of this thread, and leaves an empty vector; or leaves them where they are and answers `false`.
-#[inline]
+#[inline(always)]
 pub(crate) fn give(bytes: &mut Vec<u8>) -> bool {
-    let kept = SPARES.try_with(|spares| {
-        let mut spares = spares.borrow_mut();
-        let count = spares.len();
-        let keeps =
-            count < MAX_SPARES && (count < spares.capacity() || spares.try_reserve(1).is_ok());
-        if keeps {
-            bytes.clear();
-            spares.push(mem::take(bytes));
-        }
-        keeps
-    });
     // At the end of a thread there is nobody to keep anything for.
-    kept.unwrap_or(false)
+    SPARES
+        .try_with(|spares| spares.borrow_mut().give(bytes))
+        .unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -70,6 +101,6 @@ mod tests {
         let mut taken: Vec<_> = (0..2 * MAX_SPARES).map(|_| take("test").unwrap()).collect();
         let kept: Vec<_> = taken.iter_mut().map(give).collect();
         assert_eq!(kept.iter().filter(|kept| **kept).count(), MAX_SPARES);
-        assert_eq!(SPARES.with(|spares| spares.borrow().len()), MAX_SPARES);
+        assert_eq!(SPARES.with(|spares| spares.borrow().count), MAX_SPARES);
     }
 }
