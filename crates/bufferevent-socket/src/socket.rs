@@ -58,6 +58,8 @@ pub struct Socket {
     /// Reported and not yet met by an end, an error or would-block.
     remembered: Ready,
     telling: Telling,
+    /// A short read or write says that nothing more can move now: so it is on this loop's backend.
+    short_is_blocked: bool,
     /// The system's error code that fails the connection in the next step, or 0: `connect` itself never tells.
     refused: i32,
 }
@@ -68,12 +70,14 @@ const _: () = assert!(size_of::<Socket>() <= 40);
 
 impl Socket {
     pub(crate) fn new(events: LoopHandle, descriptor: Option<Descriptor>) -> Self {
+        let features = events.features();
         Self {
             tie: Tie::Loose(None),
             descriptor,
             events,
             remembered: Ready::EMPTY,
             telling: Telling::Silent,
+            short_is_blocked: features.edge_triggered && features.early_close,
             refused: 0,
         }
     }
@@ -308,14 +312,6 @@ impl Socket {
         }
     }
 
-    /// Whether a short read or write says that nothing more can move now.
-    fn short_is_blocked(&self) -> bool {
-        self.registration().is_some_and(|registration| {
-            let features = registration.features();
-            features.edge_triggered && features.early_close
-        })
-    }
-
     /// Takes the descriptor away, for whoever is to have it now.
     pub(crate) fn take_descriptor(&mut self) -> Option<Descriptor> {
         self.tie = Tie::Loose(None);
@@ -369,7 +365,7 @@ impl Bufferevent for Socket {
                     && !self.remembered.intersects(
                         MORE_BEHIND | Ready::WRITE_CLOSED | Ready::ERROR | Ready::PRIORITY,
                     )
-                    && self.short_is_blocked();
+                    && self.short_is_blocked;
                 if drained { Step::Blocked } else { Step::Again }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -408,7 +404,7 @@ impl Bufferevent for Socket {
         match sent {
             // All is out: nothing is left to ask about.
             None | Some(Ok(Sent::All)) => Step::Done,
-            Some(Ok(Sent::Short)) if self.short_is_blocked() => Step::Blocked,
+            Some(Ok(Sent::Short)) if self.short_is_blocked => Step::Blocked,
             Some(Ok(Sent::Short | Sent::Offered)) => Step::Again,
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.rearm();

@@ -51,8 +51,18 @@ impl Scratch {
     }
 }
 
+#[inline(always)]
 fn again<T>(count: fn(), mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut interruptions = 0;
+    count();
+    match call() {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => once_more(count, call),
+        result => result,
+    }
+}
+
+#[cold]
+fn once_more<T>(count: fn(), mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut interruptions = 1;
     loop {
         count();
         match call() {
@@ -75,7 +85,7 @@ pub(crate) struct Received {
 }
 
 /// Receives once into the bufferevent's input, at most `room` bytes (which is not 0).
-#[inline]
+#[inline(always)]
 pub(crate) fn receive(socket: &Socket, room: usize, cx: &mut Context<'_>) -> io::Result<Received> {
     let received = SCRATCH.try_with(|scratch| {
         let mut scratch = scratch.try_borrow_mut().ok()?;
@@ -83,12 +93,17 @@ pub(crate) fn receive(socket: &Socket, room: usize, cx: &mut Context<'_>) -> io:
     });
     match received {
         Ok(Some(received)) => received,
-        // The thread is ending, its scratch gone, or it is in use further up the stack: one of its own must do.
-        Ok(None) | Err(_) => receive_by(&mut Scratch::new(0), socket, room, cx),
+        Ok(None) | Err(_) => receive_apart(socket, room, cx),
     }
 }
 
-#[inline]
+/// The thread is ending, its scratch gone, or it is in use further up the stack: one of its own must do.
+#[cold]
+fn receive_apart(socket: &Socket, room: usize, cx: &mut Context<'_>) -> io::Result<Received> {
+    receive_by(&mut Scratch::new(0), socket, room, cx)
+}
+
+#[inline(always)]
 fn receive_by(
     scratch: &mut Scratch,
     socket: &Socket,
@@ -102,17 +117,25 @@ fn receive_by(
     let asked = room.min(block.len());
     let count = again(count_receive, || (&*socket).read(&mut block[..asked]))?;
     if count <= SMALL_READ {
-        cx.add_input(&block[..count])
-    } else if let Some(block) = scratch.block.take() {
-        cx.add_input_block(block, count)
+        cx.add_input(&block[..count]).map_err(|_| out_of_memory())?;
     } else {
-        Ok(())
+        hand_over(scratch, count, cx)?;
     }
-    .map_err(|_| out_of_memory())?;
     Ok(Received {
         count,
         short: count < asked,
     })
+}
+
+/// The block itself, with `count` bytes in it, becomes a part of the input.
+#[inline(never)]
+fn hand_over(scratch: &mut Scratch, count: usize, cx: &mut Context<'_>) -> io::Result<()> {
+    match scratch.block.take() {
+        Some(block) => cx
+            .add_input_block(block, count)
+            .map_err(|_| out_of_memory()),
+        None => Ok(()),
+    }
 }
 
 #[cold]
@@ -132,13 +155,36 @@ pub(crate) enum Sent {
 }
 
 /// Sends once from the front of `output`, at most `share` bytes, and drains what was sent.
-#[inline]
+#[inline(always)]
 pub(crate) fn send(socket: &Socket, output: &mut EvBuffer, share: usize) -> io::Result<Sent> {
+    let first = output.chunk();
+    // Usually all there is lies in one piece.
+    if first.len() != output.len() || first.len() > share {
+        return send_part(socket, output, share);
+    }
+    let offered = first.len();
+    match again(count_send, || socket.send_with_flags(first, SEND_FLAGS)) {
+        Ok(count) if count == offered => {
+            output.clear();
+            Ok(Sent::All)
+        }
+        result => after(output, result.map(|count| Taken { count, offered })),
+    }
+}
+
+#[inline(never)]
+fn send_part(socket: &Socket, output: &mut EvBuffer, share: usize) -> io::Result<Sent> {
     let taken = if let Some(region) = output.front_file() {
         send_file(socket, region, share)
     } else {
         send_slices(socket, output, share)
     };
+    after(output, taken)
+}
+
+/// Drains what was sent.
+#[inline(never)]
+fn after(output: &mut EvBuffer, taken: io::Result<Taken>) -> io::Result<Sent> {
     let Ok(taken) = taken else {
         output.compact();
         return taken.map(|_| Sent::Short);
@@ -163,13 +209,11 @@ struct Taken {
 
 fn send_slices(socket: &Socket, output: &EvBuffer, share: usize) -> io::Result<Taken> {
     let first = output.chunk();
-    if first.len() == output.len() || first.len() >= share {
-        let offered = &first[..first.len().min(share)];
-        let count = again(count_send, || socket.send_with_flags(offered, SEND_FLAGS))?;
-        return Ok(Taken {
-            count,
-            offered: offered.len(),
-        });
+    if first.len() >= share {
+        let offered = share;
+        let first = &first[..offered];
+        let count = again(count_send, || socket.send_with_flags(first, SEND_FLAGS))?;
+        return Ok(Taken { count, offered });
     }
     let mut slices = [IoSlice::new(&[]); SLICES];
     let filled = output.io_slices(&mut slices);
