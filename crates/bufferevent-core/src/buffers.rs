@@ -296,30 +296,49 @@ impl Output<'_> {
 impl Output<'_> {
     /// Moves this bufferevent's own input to its output: an echo.
     fn turn_around(&self, operation: &'static str) -> Result<usize, Error> {
-        self.0.own(operation, |core, index| {
-            let node = core.nodes.node(index);
-            let count = node.input.len();
-            if node.flags.contains(Flags::INPUT_LENT) {
-                return Err(Error::new(Kind::Busy, node.name(), operation));
+        let here = &self.0.0;
+        here.domain.operate(operation, |core| {
+            if let Some(node) = core.nodes.lone()
+                && node.generation == here.generation
+                && node.is_handled()
+            {
+                let count = node.input.len();
+                node.output
+                    .append(&mut node.input)
+                    .map_err(|error| refused(operation, error))?;
+                if node.turned_around() {
+                    core.check_pressure(here.index);
+                }
+                return Ok(count);
             }
-            if !node.is_plain() || node.write_end != End::Open {
-                return core.turn_around(index, operation);
-            }
-            let Node { input, output, .. } = node;
-            output
-                .append(input)
-                .map_err(|error| refused(operation, error))?;
-            let (steps, crossed) = (node.queue_both(), node.crosses_mark());
-            core.turned_around(index, steps, crossed);
-            Ok(count)
-        })
+            core.turn_around(here.index, here.generation, operation)
+        })?
     }
 }
 
 impl Core {
-    /// Moves a node's own input to its output, where that may be refused, or heard of by others.
-    fn turn_around(&mut self, index: Index, operation: &'static str) -> Result<usize, Error> {
-        let count = self.node(index).input.len();
+    /// Moves a node's own input to its output, whatever else is to be looked at.
+    #[inline(never)]
+    fn turn_around(
+        &mut self,
+        index: Index,
+        generation: u32,
+        operation: &'static str,
+    ) -> Result<usize, Error> {
+        let Some(node) = self.find_mut(index, generation) else {
+            return Err(Error::new(Kind::Freed, "bufferevent", operation));
+        };
+        let refusal = if node.covered() {
+            Some(Kind::Covered)
+        } else if node.flags.contains(Flags::INPUT_LENT) {
+            Some(Kind::Busy)
+        } else {
+            None
+        };
+        if let Some(kind) = refusal {
+            return Err(Error::new(kind, node.name(), operation));
+        }
+        let count = node.input.len();
         self.may_write(index, operation, count)?;
         let Node { input, output, .. } = self.node(index);
         output

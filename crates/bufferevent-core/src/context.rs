@@ -223,6 +223,7 @@ impl<'a> Context<'a> {
     ///
     /// # Errors
     /// What [`EvBuffer::append_slice`] answers: nothing was added.
+    #[inline]
     pub fn add_input(&mut self, bytes: &[u8]) -> Result<(), evbuffer::Error> {
         self.grow_input(bytes.len(), |input| input.append_slice(bytes))
     }
@@ -239,13 +240,32 @@ impl<'a> Context<'a> {
         self.grow_input(length, |input| input.append_block(block, length))
     }
 
-    #[inline]
+    #[inline(always)]
     fn grow_input(
         &mut self,
         count: usize,
         add: impl FnOnce(&mut EvBuffer) -> Result<(), evbuffer::Error>,
     ) -> Result<(), evbuffer::Error> {
         let mut core = self.cell.borrow_mut();
+        if let Some(node) = core.nodes.lone()
+            && node.generation == self.generation
+            && node.notices_by_itself()
+        {
+            add(&mut node.input)?;
+            node.gained_lone_input(count);
+            self.count(count);
+            return Ok(());
+        }
+        self.grow_any_input(core, count, add)
+    }
+
+    #[inline(never)]
+    fn grow_any_input(
+        &self,
+        mut core: RefMut<'_, Core>,
+        count: usize,
+        add: impl FnOnce(&mut EvBuffer) -> Result<(), evbuffer::Error>,
+    ) -> Result<(), evbuffer::Error> {
         let Some(node) = core.nodes.find_mut(self.index, self.generation) else {
             return Ok(());
         };
@@ -256,30 +276,41 @@ impl<'a> Context<'a> {
     }
 
     /// Lends the own output, for a transport to send from. What is gone from it afterwards was sent.
-    #[inline]
+    #[inline(always)]
     pub fn send<R>(&mut self, send: impl FnOnce(&mut EvBuffer) -> R) -> Option<R> {
-        if let Some(output) = &mut self.output {
-            let before = output.len();
-            let result = send(output);
-            // One that adds instead has sent nothing.
-            let sent = before.saturating_sub(output.len());
-            self.moved.set(self.moved.get() + sent);
-            return Some(result);
-        }
-        let mut output = {
-            let mut core = self.cell.borrow_mut();
-            let node = core.find_mut(self.index, self.generation)?;
-            if node.flags.contains(Flags::OUTPUT_LENT) {
-                return None;
-            }
-            node.flags.insert(Flags::OUTPUT_LENT);
-            std::mem::take(&mut node.output)
+        let mut taken = None;
+        let lent = self.output.is_some();
+        let output = match self.output.as_deref_mut() {
+            Some(output) => output,
+            None => taken.insert(self.take_out()?),
         };
         let before = output.len();
         // If this panics the bufferevent is freed, and its output with it.
-        let result = send(&mut output);
-        let sent = before - output.len().min(before);
-        self.count(sent);
+        let result = send(output);
+        // One that adds instead has sent nothing.
+        let sent = before.saturating_sub(output.len());
+        self.moved.set(self.moved.get() + sent);
+        if !lent && let Some(output) = taken {
+            self.bring_back(output, sent);
+        }
+        Some(result)
+    }
+
+    /// Takes the own output out of the node; `None` if somebody else has it.
+    #[cold]
+    fn take_out(&self) -> Option<EvBuffer> {
+        let mut core = self.cell.borrow_mut();
+        let node = core.find_mut(self.index, self.generation)?;
+        if node.flags.contains(Flags::OUTPUT_LENT) {
+            return None;
+        }
+        node.flags.insert(Flags::OUTPUT_LENT);
+        Some(std::mem::take(&mut node.output))
+    }
+
+    /// Puts the own output back, from which so many bytes were sent.
+    #[cold]
+    fn bring_back(&self, mut output: EvBuffer, sent: usize) {
         let mut core = self.cell.borrow_mut();
         if let Some(node) = core.find_mut(self.index, self.generation) {
             node.flags.remove(Flags::OUTPUT_LENT);
@@ -290,8 +321,8 @@ impl<'a> Context<'a> {
             std::mem::swap(&mut node.output, &mut output);
             core.lost_output(self.index, sent);
         }
+        // What is left, of a node that is gone, is dropped with nothing borrowed.
         drop(core);
-        Some(result)
     }
 
     /// Lends the input of the one below and the own input: for a layer to move bytes up. The closure also gets the

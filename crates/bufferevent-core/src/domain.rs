@@ -133,7 +133,7 @@ impl Domain {
             let cell = self.cell.lock();
             let mut core = cell.borrow_mut();
             let result = change(&mut core);
-            let start = (core.has_work() || core.settle) && !core.listed && !core.running;
+            let start = !core.running && !core.listed && (core.has_work() || core.settle);
             core.listed |= start;
             (result, start)
         };

@@ -293,8 +293,24 @@ impl Node {
     /// sight.
     #[inline(always)]
     pub(crate) fn is_ordinary(&self) -> bool {
-        // As one number, which is compared at once.
-        let standing = u64::from_ne_bytes([
+        self.standing() == Self::standing_of(Handling::Idle) && self.has_nothing_on()
+    }
+
+    /// As [`is_ordinary`](Self::is_ordinary), while its handler runs.
+    #[inline(always)]
+    pub(crate) fn is_handled(&self) -> bool {
+        self.standing() == Self::standing_of(Handling::Running) && self.has_nothing_on()
+    }
+
+    #[inline(always)]
+    fn has_nothing_on(&self) -> bool {
+        self.flags.without(Flags::ORDINARY).is_empty() && self.extras.is_none()
+    }
+
+    /// How it stands, as one number that is compared at once.
+    #[inline(always)]
+    fn standing(&self) -> u64 {
+        u64::from_ne_bytes([
             self.enabled.bits(),
             self.held_read.bits(),
             self.held_write.bits(),
@@ -303,20 +319,21 @@ impl Node {
             self.read_end as u8,
             self.write_end as u8,
             self.enabled_before.bits(),
-        ]);
-        const ORDINARY: u64 = u64::from_ne_bytes([
+        ])
+    }
+
+    /// How an ordinary one stands.
+    const fn standing_of(handling: Handling) -> u64 {
+        u64::from_ne_bytes([
             Directions::BOTH.bits(),
             0,
             0,
-            Handling::Idle as u8,
+            handling as u8,
             Link::Open as u8,
             End::Open as u8,
             End::Open as u8,
             0,
-        ]);
-        standing == ORDINARY
-            && self.flags.without(Flags::ORDINARY).is_empty()
-            && self.extras.is_none()
+        ])
     }
 
     /// Takes the handler out to run it; `None` if there is none, or it runs.

@@ -184,6 +184,7 @@ fn drain_listed(_: &Active) {
     }
 }
 
+#[inline(never)]
 pub(crate) fn run_domain(domain: &Domain) {
     run_steps(&domain.lock());
 }
@@ -193,6 +194,7 @@ pub(crate) fn run_domain(domain: &Domain) {
 pub(crate) type Borrowed<'a> = RefMut<'a, Core>;
 
 /// Runs one domain until it has no work, or has had its share.
+#[inline(always)]
 fn run_steps(cell: &RefCell<Core>) {
     /// Ends the run by unwinding too.
     struct Running<'a>(&'a RefCell<Core>);

@@ -143,7 +143,7 @@ impl Core {
     }
 
     /// `count` bytes came into the input.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn gained_input(&mut self, index: Index, count: usize) {
         if count == 0 {
             return;
@@ -190,23 +190,6 @@ impl Core {
         self.queue_pull(below);
         if ended {
             self.queue_pull(above);
-        }
-    }
-
-    /// All of the input of a node that is alone, and counts no time, went to its output; `steps` are those that it can take now,
-    /// whose `queued` bits are set.
-    #[inline]
-    pub(crate) fn turned_around(&mut self, index: Index, steps: Steps, crossed: bool) {
-        if !self.nodes.is_lone() {
-            if steps.contains(Steps::PULL) {
-                self.nodes.order_last(index, Steps::PULL);
-            }
-            if steps.contains(Steps::PUSH) {
-                self.nodes.order_late(index);
-            }
-        }
-        if crossed {
-            self.check_pressure(index);
         }
     }
 
@@ -622,18 +605,38 @@ impl Core {
 }
 
 impl Node {
-    /// Sets the `queued` bits of the steps that can be taken after the input went to the output, and answers which were not set.
-    #[inline]
-    pub(crate) fn queue_both(&mut self) -> Steps {
-        let mut steps = Steps::EMPTY;
-        if self.wants_pull_on_top() {
-            steps.insert(Steps::PULL);
+    /// Whether what comes in concerns nobody but its own handler, who hears of it in the run of the pump that is on.
+    #[inline(always)]
+    pub(crate) fn notices_by_itself(&self) -> bool {
+        self.is_ordinary() && !self.options.contains(Options::DEFER_CALLBACKS)
+    }
+
+    /// As [`Core::gained_input`], for a node that is alone and [notices by itself](Self::notices_by_itself).
+    #[inline(always)]
+    pub(crate) fn gained_lone_input(&mut self, count: usize) {
+        if count == 0 {
+            return;
         }
-        if self.wants_push_at_bottom() {
-            steps.insert(Steps::PUSH);
+        self.bytes_read += count as u64;
+        self.flags.insert(Flags::FRESH);
+        if self.heard.contains(Pending::READ) && self.read_due() {
+            self.pending.insert(Pending::READ);
+            if !self.queued.contains(Steps::DEFERRED) {
+                self.queued.insert(Steps::DELIVER);
+            }
         }
-        let steps = steps.without(self.queued);
-        self.queued.insert(steps);
-        steps
+    }
+
+    /// All of the input of an ordinary node that is alone, and whose handler runs, went to its output. Answers whether that crossed
+    /// the output's high mark.
+    #[inline(always)]
+    pub(crate) fn turned_around(&mut self) -> bool {
+        if !self.flags.contains(Flags::DRY) {
+            self.queued.insert(Steps::PULL);
+        }
+        if !self.flags.contains(Flags::BLOCKED) && !self.output.is_empty() {
+            self.queued.insert(Steps::PUSH);
+        }
+        self.crosses_mark()
     }
 }

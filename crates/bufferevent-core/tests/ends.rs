@@ -194,6 +194,24 @@ fn a_transport_that_is_alone_tells_of_each_write_that_leaves_little_enough() {
 }
 
 #[test]
+fn an_echo_that_reads_four_bytes_at_a_time_sends_all_of_them_back() {
+    spec!(A4);
+    let events = Loop::new();
+    let script = Script::new().bytes(b"0123456789").at(SECOND).bytes(b"ab");
+    let (bev, trace) = scripted(&events, Options::EMPTY, script).unwrap();
+    bev.set_handler(on_read(|bev| {
+        bev.output().append_from(&bev.input()).unwrap();
+    }))
+    .unwrap();
+    bev.set_read_watermark(0, 4).unwrap();
+    bev.enable(READ).unwrap();
+    events.run();
+    assert_eq!(trace.written(), b"0123456789");
+    events.advance(SECOND);
+    assert_eq!(trace.written(), b"0123456789ab");
+}
+
+#[test]
 fn one_byte_at_a_time_arrives_whole() {
     fault!(F24);
     let events = Loop::new();
