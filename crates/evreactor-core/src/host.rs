@@ -22,7 +22,7 @@ pub trait Host: Send + Sync + 'static {
     /// The thread the loop runs on. Never changes.
     fn thread(&self) -> ThreadNumber;
 
-    /// The time at the start of the loop's current turn; between turns, the time now.
+    /// The time of the loop's current turn, the same for all who ask in it; between turns, the time now.
     #[doc(alias = "event_base_gettimeofday_cached")]
     fn now(&self) -> Moment;
 

@@ -6,7 +6,7 @@
 //!
 //! # Invariants
 //! - No lost wake-up: of "the loop looks" and "the poster rings", whichever comes second sees the first. The orderings are
-//!   `SeqCst`, as each side writes one place and then reads the other's.
+//!   `SeqCst`, as each side writes one place and then reads the other's; only getting up needs none.
 //! - A loop that is not asleep costs a poster one load and no system call.
 //!
 //! It is separate so that a model checker can run it alone.
@@ -32,7 +32,8 @@ impl Doorbell {
 
     /// The loop looks for work by itself again.
     pub(crate) fn get_up(&self) {
-        self.0.store(AWAKE, Ordering::SeqCst);
+        // A poster that reads this reads it before the loop lies down the next time, and only then does the loop look.
+        self.0.store(AWAKE, Ordering::Release);
     }
 
     /// Whether the caller has to wake the loop.

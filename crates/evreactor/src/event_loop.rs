@@ -3,7 +3,7 @@
 //! # A turn, in this order
 //! 1. Timers that are due by the time at which the turn starts, by deadline.
 //! 2. Calls scheduled for [`Phase::Turn`](crate::Phase::Turn) (posted closures among them) before this phase began.
-//! 3. The wait: none if anything is queued, else until the next timer. Then the turn's time is read anew.
+//! 3. The wait: none if anything is queued, else until the next timer. Behind it the turn's time is a new one.
 //! 4. Ready sources. With one priority, all of them; with several, those of the most urgent priority that has any.
 //! 5. Deferred calls, most urgent first, up to the limit per turn; those that are scheduled meanwhile too.
 //!
@@ -324,8 +324,8 @@ struct Turn<'a>(&'a Shared);
 impl<'a> Turn<'a> {
     fn start(shared: &'a Shared) -> Self {
         shared.counters.turns.bump();
-        let now = shared.start_turn_time();
-        shared.collect_timers(now);
+        shared.start_turn_time();
+        shared.collect_timers();
         Self(shared)
     }
 

@@ -39,6 +39,7 @@
 
 #![deny(unsafe_code)]
 
+mod agenda;
 mod backend;
 mod builder;
 mod doorbell;

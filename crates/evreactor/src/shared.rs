@@ -4,6 +4,9 @@
 //! - User code (a target, a payload's drop) is never run with one of these locks held; no two of them are held at once.
 //! - `closed` is kept in each table, under that table's lock, so nothing slips in behind [`Shared::close`].
 //! - Work is made visible first, the bell is rung second: see `doorbell.rs`.
+//! - The agenda says which tables hold anything; a table that is empty is not locked to find that out: see `agenda.rs`.
+//! - The time of a turn is read when it is first asked for, and is the same for all that ask on the loop's thread until the turn waits or
+//!   ends.
 //! - One queue per phase and priority takes the calls of every thread, so "in the order in which they were asked
 //!   for" holds across threads as well. A channel for other threads beside the loop's own queue would not keep it, and is slower
 //!   (`docs/decisions/one-queue-for-all-threads.md`).
@@ -18,6 +21,7 @@ use evreactor_core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering}
 use evreactor_core::sync::{Mutex, ThreadNumber, thread_number};
 use evreactor_core::{Clock, Host, LoopClosed, Moment, Phase, Target, TimerKey, TimerWheel};
 
+use crate::agenda::{Agenda, Item};
 use crate::backend::{Features, Registrar};
 use crate::doorbell::Doorbell;
 use crate::source::Sources;
@@ -32,6 +36,9 @@ pub(crate) struct Call {
 /// In `Shared::turn_time`: no turn is going on.
 const BETWEEN_TURNS: u64 = u64::MAX;
 
+/// In `Shared::turn_time`: a turn is going on, and nobody has asked for its time.
+const UNREAD: u64 = u64::MAX - 1;
+
 pub(crate) struct Shared {
     thread: ThreadNumber,
     clock: Arc<dyn Clock>,
@@ -41,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) registrar: Arc<dyn Registrar>,
     pub(crate) features: Features,
     bell: Doorbell,
+    pub(crate) agenda: Agenda,
     queue: Mutex<Queue>,
     timers: Mutex<Timers>,
     pub(crate) sources: Mutex<Sources>,
@@ -83,6 +91,7 @@ impl Shared {
             features: registrar.features(),
             registrar,
             bell: Doorbell::new(),
+            agenda: Agenda::new(),
             queue: Mutex::new(Queue {
                 closed: false,
                 closing: Vec::new(),
@@ -136,22 +145,32 @@ impl Shared {
     }
 
     pub(crate) fn next_timer(&self) -> Option<Moment> {
+        if !self.agenda.has(Item::Timers) {
+            return None;
+        }
         self.timers.lock().wheel.next_due()
     }
 
-    /// The time of the current turn, if there is one.
+    /// The time of the current turn, if there is one and it is to be known here.
     fn turn_time(&self) -> Option<Moment> {
-        let nanos = self.turn_time.load(Ordering::Relaxed);
-        (nanos != BETWEEN_TURNS).then(|| Moment::from_nanos(nanos))
+        match self.turn_time.load(Ordering::Relaxed) {
+            BETWEEN_TURNS => None,
+            UNREAD => (thread_number() == self.thread).then(|| self.read_turn_time()),
+            nanos => Some(Moment::from_nanos(nanos)),
+        }
     }
 
     // ---- on the loop's thread ----
 
-    /// Reads the clock; the turn goes by that from here on.
-    pub(crate) fn start_turn_time(&self) -> Moment {
-        let now = self.clock.now().min(Moment::from_nanos(BETWEEN_TURNS - 1));
+    fn read_turn_time(&self) -> Moment {
+        let now = self.clock.now().min(Moment::from_nanos(UNREAD - 1));
         self.turn_time.store(now.as_nanos(), Ordering::Relaxed);
         now
+    }
+
+    /// From here on the turn goes by the time at which it is first asked for.
+    pub(crate) fn start_turn_time(&self) {
+        self.turn_time.store(UNREAD, Ordering::Relaxed);
     }
 
     /// From here on, who asks for the time gets it from the clock.
@@ -178,51 +197,67 @@ impl Shared {
     }
 
     pub(crate) fn take_stop(&self) -> bool {
-        self.stop.swap(false, Ordering::SeqCst)
+        self.stop.load(Ordering::Relaxed) && self.stop.swap(false, Ordering::SeqCst)
     }
 
     pub(crate) fn take_exit(&self) -> bool {
-        self.exit.swap(false, Ordering::SeqCst)
+        self.exit.load(Ordering::Relaxed) && self.exit.swap(false, Ordering::SeqCst)
     }
 
     /// Nothing is left that could ever wake the loop.
     pub(crate) fn nothing_left(&self) -> bool {
-        self.sources.lock().is_empty()
-            && self.timers.lock().wheel.is_empty()
-            && !self.has_queued()
+        !self.agenda.has_any()
             && self.holds.load(Ordering::SeqCst) == 0
             && !self.exit.load(Ordering::SeqCst)
     }
 
     pub(crate) fn has_queued(&self) -> bool {
-        let queue = self.queue.lock();
-        !queue.turn.is_empty() || queue.deferred.iter().any(|level| !level.is_empty())
+        self.agenda.has(Item::Turn) || self.agenda.has(Item::Deferred)
     }
 
-    /// Makes due what is due at `now`, for `pop_timer` to hand out.
-    pub(crate) fn collect_timers(&self, now: Moment) {
-        self.timers.lock().wheel.collect(now);
+    /// Makes due what is due by now, for `pop_timer` to hand out.
+    pub(crate) fn collect_timers(&self) {
+        if self.agenda.has(Item::Timers) {
+            let now = self.now();
+            self.timers.lock().wheel.collect(now);
+        }
     }
 
     pub(crate) fn pop_timer(&self) -> Option<Call> {
-        self.timers.lock().wheel.pop()
+        if !self.agenda.has(Item::Timers) {
+            return None;
+        }
+        let mut timers = self.timers.lock();
+        let call = timers.wheel.pop();
+        self.agenda.note(Item::Timers, !timers.wheel.is_empty());
+        call
     }
 
     pub(crate) fn turn_len(&self) -> usize {
-        self.queue.lock().turn.len()
+        if self.agenda.has(Item::Turn) {
+            self.queue.lock().turn.len()
+        } else {
+            0
+        }
     }
 
     pub(crate) fn pop_turn(&self) -> Option<Call> {
-        self.queue.lock().turn.pop_front()
+        let mut queue = self.queue.lock();
+        let call = queue.turn.pop_front();
+        self.agenda.note(Item::Turn, !queue.turn.is_empty());
+        call
     }
 
     /// The first of the most urgent deferred calls.
     pub(crate) fn pop_deferred(&self) -> Option<Call> {
-        self.queue
-            .lock()
-            .deferred
-            .iter_mut()
-            .find_map(VecDeque::pop_front)
+        if !self.agenda.has(Item::Deferred) {
+            return None;
+        }
+        let mut queue = self.queue.lock();
+        let call = queue.deferred.iter_mut().find_map(VecDeque::pop_front);
+        let holds = queue.deferred.iter().any(|level| !level.is_empty());
+        self.agenda.note(Item::Deferred, holds);
+        call
     }
 
     /// Runs user code; a panic ends there.
@@ -254,9 +289,14 @@ impl Shared {
         let armed = {
             let mut timers = self.timers.lock();
             timers.closed = true;
+            self.agenda.note(Item::Timers, false);
             std::mem::take(&mut timers.wheel)
         };
-        let registered = self.sources.lock().close();
+        let registered = {
+            let mut sources = self.sources.lock();
+            self.agenda.note(Item::Sources, false);
+            sources.close()
+        };
         // Who is asked first lets go of what it holds, and that is closed with the rest.
         for target in closing.iter().chain(&registered) {
             self.guard("closing of a source", || target.closed());
@@ -287,9 +327,13 @@ impl Host for Shared {
             Phase::Deferred(priority) => {
                 let least = queue.deferred.len() - 1;
                 queue.deferred[usize::from(priority.0).min(least)].push_back(call);
+                self.agenda.note(Item::Deferred, true);
             }
             // A phase that is not known yet runs soonest.
-            Phase::Turn | _ => queue.turn.push_back(call),
+            Phase::Turn | _ => {
+                queue.turn.push_back(call);
+                self.agenda.note(Item::Turn, true);
+            }
         }
         drop(queue);
         self.ring();
@@ -305,6 +349,7 @@ impl Host for Shared {
             return Err(LoopClosed);
         }
         let timer = timers.wheel.arm(now, at, Call { target, key });
+        self.agenda.note(Item::Timers, true);
         drop(timers);
         self.ring();
         Ok(timer)
@@ -322,7 +367,10 @@ impl Host for Shared {
     fn disarm(&self, timer: TimerKey) -> bool {
         let (call, empty) = {
             let mut timers = self.timers.lock();
-            (timers.wheel.disarm(timer), timers.wheel.is_empty())
+            let call = timers.wheel.disarm(timer);
+            let empty = timers.wheel.is_empty();
+            self.agenda.note(Item::Timers, !empty);
+            (call, empty)
         };
         if empty {
             // The loop may have nothing left to wait for.

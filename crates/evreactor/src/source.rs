@@ -19,6 +19,7 @@ pub use std::os::windows::io::{AsSocket as AsSource, RawSocket as RawSource};
 
 use evreactor_core::{Priority, Ready, Target};
 
+use crate::agenda::Item;
 use crate::backend::{Features, Interest};
 use crate::shared::{Call, Shared};
 
@@ -293,6 +294,7 @@ impl Registration {
             }
             sources.own(token, raw);
         }
+        shared.agenda.note(Item::Sources, true);
         drop(sources);
         Ok(Self {
             shared: shared.clone(),
@@ -367,6 +369,7 @@ impl Drop for Registration {
         let Some((target, raw)) = sources.remove(self.token) else {
             return;
         };
+        self.shared.agenda.note(Item::Sources, !sources.is_empty());
         if raw != NO_SOURCE
             && let Err(error) = self.shared.registrar.deregister(raw, self.token)
         {

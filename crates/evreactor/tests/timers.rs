@@ -120,12 +120,14 @@ fn the_time_is_the_turns_inside_and_the_clocks_outside() {
         assert_eq!(events.now(), at_ms(3));
         events
             .post(move || {
+                let first = handle.now();
                 inner.set(at_ms(9));
-                *tell.lock().expect("not poisoned") = Some(handle.now());
+                *tell.lock().expect("not poisoned") = Some((first, handle.now()));
             })
             .expect("the loop is there");
         events.poll().expect("the loop runs");
-        assert_eq!(*told.lock().expect("not poisoned"), Some(at_ms(3)));
+        let told = *told.lock().expect("not poisoned");
+        assert_eq!(told, Some((at_ms(3), at_ms(3))), "asked once per turn");
         assert_eq!(events.now(), at_ms(9));
     });
 }
