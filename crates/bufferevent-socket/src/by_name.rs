@@ -84,6 +84,8 @@ struct Shared {
 struct State {
     running: Option<Running>,
     outcome: Option<Outcome>,
+    /// There is an address: an attempt was begun.
+    found: bool,
 }
 
 struct Running {
@@ -171,6 +173,11 @@ impl Hunt {
         self.priority = priority;
     }
 
+    /// Whether the host has an address.
+    pub(crate) fn found(&self) -> bool {
+        self.shared.state.lock().found
+    }
+
     /// What came of it, once.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
         self.shared.state.lock().outcome.take()
@@ -207,10 +214,14 @@ impl Shared {
         if let Some(outcome) = tell(&mut running, now) {
             return self.ended(running, outcome);
         }
+        let mut begun = false;
         loop {
             match running.race.next(now) {
                 Move::Start(number, address) => match self.start(number, address) {
-                    Ok(Started::Attempt(attempt)) => running.attempts.push(attempt),
+                    Ok(Started::Attempt(attempt)) => {
+                        begun = true;
+                        running.attempts.push(attempt);
+                    }
                     Ok(Started::Chosen(address)) => {
                         return self.ended(running, Outcome::Address(address));
                     }
@@ -219,7 +230,13 @@ impl Shared {
                 Move::GiveUp(number) => running.attempts.retain(|one| one.number != number),
                 Move::Wait(until) => {
                     self.wait(&mut running, until);
-                    self.state.lock().running = Some(running);
+                    let mut state = self.state.lock();
+                    state.running = Some(running);
+                    let news = begun && !std::mem::replace(&mut state.found, true);
+                    drop(state);
+                    if news {
+                        self.wake();
+                    }
                     return;
                 }
                 Move::Lost(loss) => {
@@ -284,6 +301,11 @@ impl Shared {
     fn ended(&self, running: Running, outcome: Outcome) {
         self.end(running);
         self.state.lock().outcome = Some(outcome);
+        self.wake();
+    }
+
+    /// Has the bufferevent look at its hunt.
+    fn wake(&self) {
         if let Some(target) = self.target.upgrade() {
             target.ready(self.key, Ready::WRITABLE);
         }

@@ -239,7 +239,7 @@ impl Socket {
         let hunt = Hunt::begin(&self.events, resolver, question, rules, place)?;
         self.tie = Tie::Loose(Some(Box::new(hunt)));
         self.telling = Telling::Connected;
-        cx.connect_begun();
+        cx.resolve_begun();
         Ok(())
     }
 
@@ -247,6 +247,7 @@ impl Socket {
     fn hunted(&mut self, cx: &mut Context<'_>, outcome: Outcome) -> Step {
         let place = self.hunt().and_then(|hunt| hunt.place());
         self.tie = Tie::Loose(None);
+        cx.resolve_ended();
         let taken = match (outcome, place) {
             (Outcome::Failed(error), _) => Err(error),
             // Nobody is there to be told.
@@ -273,7 +274,12 @@ impl Socket {
         if let Some(hunt) = self.hunt() {
             return match hunt.outcome() {
                 Some(outcome) => self.hunted(cx, outcome),
-                None => Step::Blocked,
+                None => {
+                    if hunt.found() {
+                        cx.resolve_ended();
+                    }
+                    Step::Blocked
+                }
             };
         }
         let error = match std::mem::take(&mut self.refused) {

@@ -18,7 +18,7 @@ use bufferevent_socket::{Builder, SocketExt as _};
 use bufferevent_testkit::{Log, Through, Told, fault, spec};
 use common::{Family, Net, on_backends};
 use evreactor::EventLoop;
-use evreactor_core::Moment;
+use evreactor_core::{Host as _, Moment};
 use socket2::{Domain, Socket, Type};
 
 /// A resolver that keeps its questions until the test answers.
@@ -405,6 +405,25 @@ fn each_attempt_and_the_whole_end_in_time() {
         assert_eq!(log.events(), [Told::Timeout(Deadline::Connect)]);
         bev.free().unwrap();
         assert_eq!(hole.attempts(), 0);
+
+        // And that for its first part, which is over with the first address.
+        for answered in [true, false] {
+            let (bev, log) = begin(net, &script, port);
+            let second = Some(Duration::from_secs(1));
+            bev.set_deadline(Deadline::Resolve, second).unwrap();
+            if answered {
+                script.answer(Wanted::V4, &[v4(1)]);
+                script.answer(Wanted::V6, &[]);
+            }
+            net.settle();
+            let now = (net.events.now() - Moment::ZERO).as_millis() as u64;
+            at_millis(net, now + 999);
+            assert_eq!(log.events(), []);
+            at_millis(net, now + 1_000);
+            let told = [Told::Timeout(Deadline::Resolve)];
+            assert_eq!(log.events(), if answered { &[][..] } else { &told });
+            bev.free().unwrap();
+        }
     });
 }
 
