@@ -20,6 +20,9 @@ use crate::{layers, mutants, proved, records};
 /// Programs of others that tests talk to.
 const PEERS: [&str; 4] = ["openssl", "curl", "gzip", "python3"];
 
+/// One that is talked to on Linux alone; Debian has it in dnsmasq-base.
+const NAME_SERVER: &str = "dnsmasq";
+
 /// Runs every step.
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     arguments.finish()?;
@@ -91,6 +94,7 @@ fn peers() -> Result<(), Failure> {
         |program: &&str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
     let missing: Vec<_> = PEERS
         .iter()
+        .chain(cfg!(target_os = "linux").then_some(&NAME_SERVER))
         .filter(|program| !there(program))
         .copied()
         .collect();

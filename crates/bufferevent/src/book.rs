@@ -23,6 +23,7 @@ pages! {
     Threads: "../../../docs/concepts/threads.md",
     Echo: "../../../docs/guide/echo.md",
     Connect: "../../../docs/guide/connect.md",
+    ByName: "../../../docs/guide/by-name.md",
     BackPressure: "../../../docs/guide/back-pressure.md",
     Timeouts: "../../../docs/guide/timeouts.md",
     Close: "../../../docs/guide/close.md",

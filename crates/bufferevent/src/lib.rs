@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | (always) | [`Bev`], [`Handler`], [`Event`], marks, options; [`EvBuffer`](evbuffer::EvBuffer) | `bufferevent-core`, `evbuffer` |
 //! | `socket` (default) | [`EventLoop`], [`Listener`], TCP and Unix-domain sockets | `evreactor`, `bufferevent-socket` |
+//! | `dns` | `System`, `Dns`, `Static`: resolvers, for sockets that connect by name | `bufferevent-dns` |
 //! | `pair` (default) | [`pair()`] | `bufferevent-pair` |
 //! | `filter` (default) | `Filter`, and `FilterExt`, which puts filters on any bufferevent | `bufferevent-filter` |
 //! | `zlib` | `Zlib`: zlib, deflate and gzip as filters | `bufferevent-zlib` |
@@ -36,14 +37,17 @@ mod book;
 
 pub use bufferevent_core::{
     Absent, BelowEnd, Bev, Blame, Bufferevent, Callbacks, Context, Deadline, Direction, Directions,
-    Error, Event, EventFlags, Flushed, Guard, Handler, Input, Interest, Kind, LayerRef, Mode,
-    Options, Output, Pressure, READ, Reasons, Stats, Step, TornOff, TriggerOptions, WRITE,
-    Watermark, on_event, on_read, on_write,
+    Error, Event, EventFlags, Family, Flushed, Guard, Handler, Input, Interest, Kind, LayerRef,
+    Mode, Options, Output, Pressure, READ, Reasons, Resolve, ResolveError, ResolveFailure, Stats,
+    Step, TornOff, TriggerOptions, WRITE, Watermark, on_event, on_read, on_write, resolve,
 };
 #[cfg(feature = "async")]
 pub use bufferevent_core::{AsyncBev, Elapsed, task};
 pub use evbuffer;
 pub use evreactor_core::{AsHost, Clock, Host, Moment, Priority};
+
+#[cfg(feature = "dns")]
+pub use bufferevent_dns::{self as dns, Blocking, Dns, Static, System};
 
 #[cfg(feature = "filter")]
 pub use bufferevent_filter::{
