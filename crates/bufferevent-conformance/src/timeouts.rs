@@ -166,6 +166,10 @@ fn half_closed(joint: &dyn Joint) {
     far.finish().unwrap();
     joint.until("the end", || log.has(&Told::Eof));
     log.news();
+    joint.advance(SECOND - Duration::from_millis(2));
+    assert_eq!(log.events(), [], "not before its time");
+    joint.advance(Duration::from_millis(4));
+    assert_eq!(log.news(), [Told::Timeout(Deadline::HalfClosed)]);
     joint.advance(SECOND * 3 / 4);
     far.enable(READ).unwrap();
     near.write(b"x").unwrap();
