@@ -138,7 +138,7 @@ const SPEC: &[Row] = &[
     later("I1", "the same trait over completions"),
     later("I2", "lent buffers outlive their operation"),
     later("I3", "the completion type passes the suite"),
-    later("R1", "rate limits and groups"),
+    now("R1", "rate limits and groups"),
     now("B1", "a queue of segments and its operations"),
     now("B2", "moves, references and file regions without copying"),
     now("B3", "search and lines across segments"),
@@ -252,7 +252,7 @@ const FAULTS: &[Row] = &[
     later("F93", "allocation of a segment fails"),
     later("F94", "a million timers"),
     now("F95", "clocks that jump"),
-    later("F96", "odd rate limits"),
+    now("F96", "odd rate limits"),
     // Its cases of keys and certificates need TLS.
     now("F97", "command line: wrong use ends in one line"),
     later("F98", "command line: signals, full logs, no upstream"),

@@ -136,7 +136,7 @@ fn flags(joint: &dyn Joint) {
         [EventFlags::TIMEOUT | EventFlags::READING]
     );
     near.set_timeouts(None, Some(second)).unwrap();
-    let _ = joint.stuff(&near, 1000);
+    let _ = joint.jam(&near, 1000);
     joint.advance(second);
     assert_eq!(
         next("a timeout"),
@@ -192,7 +192,7 @@ fn off_before_told(joint: &dyn Joint) {
     far.finish().unwrap();
     joint.until("an end", || states.lock().unwrap().len() == 2);
     near.set_timeouts(None, Some(second)).unwrap();
-    let _ = joint.stuff(&near, 1000);
+    let _ = joint.jam(&near, 1000);
     joint.advance(second);
     near.enable(WRITE).unwrap();
     far.free().unwrap();

@@ -39,6 +39,7 @@ mod joint;
 mod life;
 mod marks;
 mod pairs;
+mod rates;
 #[cfg(unix)]
 mod sockets;
 mod stacks;

@@ -77,7 +77,7 @@ fn write_timeout(joint: &dyn Joint) {
     near.set_timeouts(None, Some(SECOND)).unwrap();
     joint.advance(10 * SECOND);
     assert_eq!(log.told(), [], "nothing to write");
-    let _ = joint.stuff(&near, 1000);
+    let _ = joint.jam(&near, 1000);
     log.news();
     joint.advance(SECOND - Duration::from_millis(2));
     assert_eq!(log.told(), []);

@@ -52,6 +52,8 @@ pub struct Context<'a> {
     /// What the pump knew when the call began, so that the type need not look again: bytes that fit in,
     /// or may go out, in this step.
     share: Option<usize>,
+    /// Bytes that a rate lets pass in this step.
+    allowed: usize,
     /// The own output, taken out for the length of a transport's push.
     output: Option<&'a mut EvBuffer>,
     /// Whether this call may find an end wanted, or a connection under way: if not, nobody need look.
@@ -67,6 +69,7 @@ impl<'a> Context<'a> {
             mode,
             moved: Cell::new(0),
             share: None,
+            allowed: usize::MAX,
             output: None,
             unsettled: true,
         }
@@ -88,6 +91,7 @@ impl<'a> Context<'a> {
             mode,
             moved: Cell::new(0),
             share,
+            allowed: usize::MAX,
             output: None,
             unsettled: true,
         }
@@ -112,9 +116,17 @@ impl<'a> Context<'a> {
             mode,
             moved: Cell::new(0),
             share,
+            allowed: usize::MAX,
             output,
             unsettled: !settled,
         }
+    }
+
+    /// A rate lets so many bytes pass in this step.
+    #[inline]
+    pub(crate) fn allow(&mut self, bytes: usize) {
+        self.allowed = bytes;
+        self.share = self.share.map(|share| share.min(bytes));
     }
 
     /// Bytes that this call has moved so far.
@@ -172,8 +184,8 @@ impl<'a> Context<'a> {
                 .unwrap_or(false)
     }
 
-    /// How many bytes the own input may take now: up to the high mark and, for a transport, up to what is left of
-    /// this turn's share. A flush reads past the mark. None while reading is disabled or held up.
+    /// How many bytes the own input may take now: up to the high mark, what a rate limit lets pass and, for a transport, what is
+    /// left of this turn's share. A flush reads past the mark. None while reading is disabled or held up.
     #[must_use]
     pub fn room(&self) -> usize {
         if let Some(share) = self.share {
@@ -201,7 +213,8 @@ impl<'a> Context<'a> {
         } else {
             usize::MAX
         };
-        marked.min(share)
+        let allowed = self.allowed.saturating_sub(self.moved.get());
+        marked.min(share).min(allowed)
     }
 
     /// How many bytes may be sent in this step: what is left of this turn's share.
@@ -334,14 +347,15 @@ impl<'a> Context<'a> {
         };
         let room = self.share.unwrap_or_else(|| self.room_in(&core));
         let from = (node.below, Side::Input);
-        self.between(core, from, (self.index, Side::Input), room, up)
+        let all = usize::MAX;
+        self.between(core, (from, all), (self.index, Side::Input), room, up)
     }
 
     /// Lends the own output and the output of the one below: for a layer to move bytes down. The closure also gets the
     /// room below, and answers how many bytes it moved.
     ///
     /// While writing is disabled or held up, an empty buffer stands for the own output: the user's bytes stay, the layer's own
-    /// may go.
+    /// may go. With a rate limit it is the part of the own output that may pass.
     pub fn lower(
         &mut self,
         down: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize,
@@ -361,7 +375,9 @@ impl<'a> Context<'a> {
         };
         let to = (below, Side::Output);
         if gives {
-            return self.between(core, (self.index, Side::Output), to, room, down);
+            let from = (self.index, Side::Output);
+            let allowed = self.allowed.saturating_sub(self.moved.get());
+            return self.between(core, (from, allowed), to, room, down);
         }
         let mut loan = Loan::new(self.cell);
         if !loan.take(&mut core, None, to) {
@@ -374,12 +390,13 @@ impl<'a> Context<'a> {
         moved
     }
 
-    /// Lends two buffers, `core` being the domain's state, and runs `step` on them with nothing borrowed.
+    /// Lends two buffers, so many bytes at most of the first, `core` being the domain's state, and runs `step` on them with
+    /// nothing borrowed.
     #[inline]
     fn between(
         &self,
         mut core: RefMut<'_, Core>,
-        from: Place,
+        from: (Place, usize),
         to: Place,
         room: usize,
         step: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize,
@@ -403,10 +420,14 @@ impl<'a> Context<'a> {
         };
         // A flush goes past marks of its own side only.
         let discards = node.flags.contains(Flags::DISCARD);
-        let room = core.room_of_input(partner.index, Mode::Normal);
+        let limited = node.extras.is_some();
+        let mut room = core.room_of_input(partner.index, Mode::Normal);
         let Some(output) = &mut self.output else {
             return 0;
         };
+        if limited && room > 0 && !output.is_empty() {
+            room = room.min(core.may_bring(partner.index));
+        }
         if discards {
             // What is thrown away may be the user's memory: dropped with nothing borrowed.
             drop(core);
@@ -419,6 +440,9 @@ impl<'a> Context<'a> {
             // The partner fetches the rest when it has room again.
             core.node(partner.index).flags.remove(Flags::DRY);
         }
+        if limited {
+            core.step_over(partner.index, Direction::Read, moved);
+        }
         self.moved.set(self.moved.get() + moved);
         moved
     }
@@ -426,17 +450,24 @@ impl<'a> Context<'a> {
     /// Moves what `partner`, in the same domain, has to give to the own input: for one end of a pair.
     pub fn fetch(&mut self, partner: NodeKey) -> usize {
         let mut core = self.cell.borrow_mut();
-        let room = core.room_of_input(self.index, self.mode);
+        let mut room = core.room_of_input(self.index, self.mode).min(self.allowed);
         let Some(node) = core.find_mut(partner.index, partner.generation) else {
             return 0;
         };
         if room == 0 || !node.gives() || node.flags.contains(Flags::OUTPUT_LENT) {
             return 0;
         }
-        let mut output = std::mem::take(&mut node.output);
+        let limited = node.extras.is_some();
+        if limited {
+            room = room.min(core.may_send(partner.index).allowed);
+        }
+        let mut output = std::mem::take(&mut core.node(partner.index).output);
         let moved = core.arrive(self.index, &mut output, room);
         output.swap_with(&mut core.node(partner.index).output);
         core.lost_output(partner.index, moved);
+        if limited {
+            core.step_over(partner.index, Direction::Write, moved);
+        }
         self.count(moved);
         moved
     }

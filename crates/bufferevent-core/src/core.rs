@@ -280,6 +280,17 @@ impl Core {
         ))
     }
 
+    /// As [`target`](Self::target), without keeping the domain alive.
+    pub(crate) fn key_of(&self, index: Index, call: Call) -> Option<(Weak<Domain>, u64)> {
+        let generation = self.get(index)?.generation;
+        let key = Key {
+            call,
+            index,
+            generation,
+        };
+        Some((self.domain.clone(), key.pack()))
+    }
+
     /// Has the loop deliver this node's callbacks from its deferred queue.
     pub(crate) fn schedule_deferred(&mut self, index: Index) {
         let Some((target, key)) = self.target(index, Call::Deliver) else {

@@ -56,5 +56,8 @@ set! {
         APPLICATION = 1;
         /// The type that implements the bufferevent asked for it.
         LAYER = 2;
+        /// A rate limit, its own or its group's, lets nothing pass now. It goes on by itself.
+        #[doc(alias = "bufferevent_suspend_write_")]
+        RATE = 4;
     }
 }

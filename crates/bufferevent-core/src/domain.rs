@@ -45,6 +45,8 @@ pub(crate) enum Call {
     Ready,
     /// See whether a node has lost its last user.
     Orphan,
+    /// A rate may let a node go on.
+    Refilled,
 }
 
 /// A loop's key: which call, for which node.
@@ -65,6 +67,7 @@ impl Key {
             Call::Expired => 2,
             Call::Ready => 3,
             Call::Orphan => 4,
+            Call::Refilled => 5,
         };
         call << 60 | u64::from(self.index) << 32 | u64::from(self.generation)
     }
@@ -75,6 +78,7 @@ impl Key {
             2 => Call::Expired,
             3 => Call::Ready,
             4 => Call::Orphan,
+            5 => Call::Refilled,
             _ => Call::Run,
         };
         let index = (bits >> 32) as u32 & ((1 << Self::INDEX_BITS) - 1);
@@ -194,6 +198,11 @@ impl Target for Domain {
                     core.became_ready(key.index, Directions::BOTH);
                 }
             }
+            Call::Refilled => {
+                if core.find(key.index, key.generation).is_some() {
+                    core.refilled(key.index);
+                }
+            }
             Call::Expired => {}
         });
         if let Some(domain) = unlocked {
@@ -248,6 +257,7 @@ mod tests {
             Call::Expired,
             Call::Ready,
             Call::Orphan,
+            Call::Refilled,
         ] {
             let key = Key {
                 call,

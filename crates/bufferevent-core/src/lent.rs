@@ -92,11 +92,16 @@ impl<'a> Loan<'a> {
         }
     }
 
-    /// Takes the buffers out of their nodes, `core` being the state in the cell; `false` if one of them cannot be had: then nothing
-    /// is lent.
+    /// Takes the buffers out of their nodes, of the first so many bytes at most, `core` being the state in the cell; `false` if one of
+    /// them cannot be had: then nothing is lent.
     #[inline(always)]
-    pub(crate) fn take(&mut self, core: &mut Core, from: Option<Place>, to: Place) -> bool {
-        if let Some(place) = from {
+    pub(crate) fn take(
+        &mut self,
+        core: &mut Core,
+        from: Option<(Place, usize)>,
+        to: Place,
+    ) -> bool {
+        if let Some((place, _)) = from {
             self.from = mark(core, place);
             if self.from.is_none() {
                 return false;
@@ -113,10 +118,27 @@ impl<'a> Loan<'a> {
         let node = core.nodes.node(index);
         self.discards = side == Side::Input && node.flags.contains(Flags::DISCARD);
         self.sink.swap_with(side.of(node));
-        if let Some((index, side)) = from {
-            self.source.swap_with(side.of(core.nodes.node(index)));
+        if let Some(((index, side), most)) = from {
+            let buffer = side.of(core.nodes.node(index));
+            if most < buffer.len() {
+                self.take_part(buffer, most);
+            } else {
+                self.source.swap_with(buffer);
+            }
         }
         true
+    }
+
+    /// Takes the first `most` bytes. What stays is put behind what comes back.
+    #[inline(never)]
+    fn take_part(&mut self, buffer: &mut EvBuffer, most: usize) {
+        // Where memory lacks to part a segment, all of it is lent.
+        if buffer.move_to(most, &mut self.source).is_err() {
+            self.source.swap_with(buffer);
+        }
+        if let Some(home) = &mut self.from {
+            home.before = self.source.len();
+        }
     }
 
     /// The buffers: one to take from, and one to add to.

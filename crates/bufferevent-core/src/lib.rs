@@ -61,15 +61,18 @@ mod domain;
 mod error;
 mod event;
 mod flush;
+mod group;
 mod handler;
 mod layer;
 mod lent;
 mod life;
+mod limits;
 mod local;
 mod lone;
 mod node;
 mod options;
 mod pump;
+mod rate;
 pub mod resolve;
 mod set;
 mod settings;
@@ -89,12 +92,14 @@ pub use context::{BelowEnd, Context, NodeKey};
 pub use direction::{Direction, Directions, READ, Reasons, WRITE};
 pub use error::{Blame, Error, Kind};
 pub use event::{Deadline, Event, EventFlags};
+pub use group::RateGroup;
 pub use handler::{
     Absent, Callbacks, DataCallback, EventCallback, Handler, Interest, Pressure, on_event, on_read,
     on_write,
 };
 pub use layer::{Bufferevent, Step};
 pub use options::{Flushed, Mode, Options, TriggerOptions};
+pub use rate::{BadRate, Rate};
 pub use resolve::{Family, Resolve, ResolveError, ResolveFailure};
 pub use stack::LayerRef;
 pub use surgery::TornOff;

@@ -301,7 +301,7 @@ impl Core {
         }
         let mut index = top;
         while let Some(node) = self.get(index) {
-            if node.link == Link::Connecting || (node.owes() && node.gives()) {
+            if node.link == Link::Connecting || (node.owes() && node.will_give()) {
                 return true;
             }
             index = node.below;

@@ -154,6 +154,7 @@ fn push<'a>(cell: &'a RefCell<Core>, mut borrowed: Borrowed<'a>) -> After<'a> {
             generation,
             lends: true,
             connecting: false,
+            cut: false,
         };
         let output = ManuallyDrop::into_inner(output);
         return Err(pump::pushed(cell, pushing, layer, output, step, moved));

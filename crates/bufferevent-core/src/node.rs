@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::event::EventFlags;
 use crate::handler::{Handler, Interest};
 use crate::layer::Bufferevent;
+use crate::limits::Limits;
 use crate::options::Options;
 use crate::set::set;
 use crate::timers::Timers;
@@ -205,6 +206,7 @@ pub(crate) struct Extras {
     pub(crate) max_single_read: usize,
     pub(crate) max_single_write: usize,
     pub(crate) timers: Timers,
+    pub(crate) limits: Option<Box<Limits>>,
     pub(crate) priority: Priority,
 }
 

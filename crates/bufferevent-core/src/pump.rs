@@ -24,9 +24,11 @@ use crate::bev::Handle;
 use crate::context::Context;
 use crate::core::Core;
 use crate::deliver;
+use crate::direction::Direction;
 use crate::domain::{Domain, directions};
 use crate::layer::{Bufferevent, Step};
 use crate::life;
+use crate::limits::Offer;
 use crate::lone;
 use crate::node::{End, Flags, Index, Link, NONE, Steps};
 use crate::options::Mode;
@@ -379,6 +381,15 @@ pub(crate) fn pull_step<'a>(
     } else {
         None
     };
+    let mut allowed = usize::MAX;
+    if core.nodes.node(index).extras.is_some() {
+        allowed = core.may_bring(index);
+        // What a layer reads for itself it reads all the same.
+        let itself = core.node(index).flags.contains(Flags::WANTS_READ);
+        if allowed == 0 && !connected && !itself {
+            return borrowed;
+        }
+    }
     let node = core.nodes.node(index);
     let generation = node.generation;
     let Some(mut layer) = node.layer.take() else {
@@ -386,6 +397,7 @@ pub(crate) fn pull_step<'a>(
     };
     drop(borrowed);
     let mut cx = Context::of_pull(cell, index, generation, mode, share);
+    cx.allow(allowed);
     let step = guarded(cell, index, generation, "pull", || {
         if connected {
             layer.below_connected(&mut cx);
@@ -417,6 +429,7 @@ pub(crate) fn pulled<'a>(
     };
     node.layer = Some(layer);
     let discards = node.flags.contains(Flags::DISCARD);
+    let limited = node.extras.is_some();
     let below = node.below;
     if step == Some(Step::Blocked) {
         node.flags.insert(Flags::DRY);
@@ -430,6 +443,9 @@ pub(crate) fn pulled<'a>(
     }
     if moved > 0 && step == Some(Step::Again) {
         core.queue_pull(index);
+    }
+    if limited {
+        core.step_over(index, Direction::Read, moved);
     }
     if discards {
         let trash = std::mem::take(&mut core.node(index).input);
@@ -462,6 +478,8 @@ pub(crate) struct Pushing {
     pub(crate) lends: bool,
     /// The connection had yet to stand.
     pub(crate) connecting: bool,
+    /// A rate kept some of the output back.
+    pub(crate) cut: bool,
 }
 
 pub(crate) fn push_step<'a>(
@@ -487,12 +505,20 @@ pub(crate) fn push_step<'a>(
             return borrowed;
         }
     }
+    let mut offer = Offer::ALL;
+    if core.nodes.node(index).extras.is_some() && !connecting {
+        offer = core.may_send(index);
+        // What a layer has to say for itself it says all the same.
+        if offer.allowed == 0 && !core.node(index).flags.contains(Flags::WANTS_WRITE) {
+            return borrowed;
+        }
+    }
     let node = core.nodes.node(index);
     let generation = node.generation;
     let Some(mut layer) = node.layer.take() else {
         return borrowed;
     };
-    let mode = if node.write_end == End::Wanted && node.gives() {
+    let mode = if node.write_end == End::Wanted && node.gives() && !offer.cut {
         Mode::Finished
     } else if node.flags.contains(Flags::OWES_FLUSH) {
         Mode::Flush
@@ -505,11 +531,15 @@ pub(crate) fn push_step<'a>(
     let mut output = EvBuffer::new();
     if lends {
         node.flags.insert(Flags::OUTPUT_LENT);
-        std::mem::swap(&mut output, &mut node.output);
+        // Where memory lacks to part a segment, all of it goes: the limit has a debt then.
+        if !offer.cut || node.output.move_to(offer.allowed, &mut output).is_err() {
+            std::mem::swap(&mut output, &mut node.output);
+        }
     }
     drop(borrowed);
     let lent = lends.then_some((left.max(1), &mut output));
     let mut cx = Context::of_push(cell, index, generation, mode, lent, settled);
+    cx.allow(offer.allowed);
     let step = guarded(cell, index, generation, "push", || layer.push(&mut cx));
     let moved = cx.moved();
     let pushing = Pushing {
@@ -517,6 +547,7 @@ pub(crate) fn push_step<'a>(
         generation,
         lends,
         connecting,
+        cut: offer.cut,
     };
     pushed(cell, pushing, layer, output, step, moved)
 }
@@ -535,6 +566,7 @@ pub(crate) fn pushed<'a>(
         generation,
         lends,
         connecting,
+        cut,
     } = pushing;
     let mut borrowed = cell.borrow_mut();
     let core = &mut *borrowed;
@@ -575,6 +607,12 @@ pub(crate) fn pushed<'a>(
     }
     if owes {
         core.flush_passed(index);
+    }
+    if core.nodes.node(index).extras.is_some() {
+        if cut && moved == 0 && step != Some(Step::Blocked) {
+            core.starved(index);
+        }
+        core.step_over(index, Direction::Write, moved);
     }
     borrowed
 }

@@ -8,6 +8,7 @@
 //! - A deadline counts only while [`Core::counts`] says so; whatever may make it count starts its time and sees to the timer.
 //! - No deadline passes before its time; the timer is never later than the earliest one that counts.
 //! - A deadline of something that happens once (a connection, a drain) passes once, until that begins anew.
+//! - The timer is that of a rate limit too, which holds a direction up until it fires: see `limits.rs`.
 //! - What is below belongs to a stack: a deadline of connecting or draining, set at any layer, is that of all from there down.
 //!
 //! Source: libevent `bufferevent.c`, `bufferevent_generic_adj_timeouts_`.
@@ -310,7 +311,8 @@ impl Core {
     /// Sees to it that the timer fires no later than the earliest deadline that counts.
     pub(crate) fn arm(&mut self, index: Index) {
         let due = Deadline::ALL.map(|deadline| self.due(index, deadline));
-        let Some(due) = due.into_iter().flatten().min() else {
+        let rate = self.rate_due(index);
+        let Some(due) = due.into_iter().flatten().chain(rate).min() else {
             return;
         };
         let armed = self.node(index).extras().timers.armed;
@@ -347,7 +349,7 @@ impl Core {
         for deadline in passed.into_iter().flatten() {
             self.deadline_passed(index, deadline, now);
         }
-        self.arm(index);
+        self.refilled(index);
     }
 
     fn deadline_passed(&mut self, index: Index, deadline: Deadline, now: Moment) {

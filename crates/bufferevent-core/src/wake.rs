@@ -153,7 +153,7 @@ impl Core {
         node.flags.insert(Flags::FRESH);
         let above = node.above;
         if node.extras.is_some() {
-            self.timer_progress(index, Direction::Read);
+            self.moved(index, Direction::Read, count);
         }
         if above == NONE {
             self.tell_read(index);
@@ -238,7 +238,7 @@ impl Core {
             && !node.may_end();
         // In a pair, the partner's life may hang on it.
         if !(quiet && (self.nodes.is_lone() || !self.marked)) {
-            self.tell_lost_output(index);
+            self.tell_lost_output(index, count);
         }
     }
 
@@ -248,13 +248,13 @@ impl Core {
         let node = self.nodes.node(0);
         node.bytes_written += count as u64;
         if count > 0 && (node.heard.contains(Pending::WRITE) || node.crosses_mark()) {
-            self.tell_lost_output(0);
+            self.tell_lost_output(0, count);
         }
     }
 
     /// Bytes left an output, and somebody may want to know.
     #[inline(never)]
-    fn tell_lost_output(&mut self, index: Index) {
+    fn tell_lost_output(&mut self, index: Index, count: usize) {
         let node = self.node(index);
         let above = node.above;
         let empty = node.output.is_empty();
@@ -264,7 +264,7 @@ impl Core {
         let crossed = node.crosses_mark();
         let may_end = node.may_end();
         if node.extras.is_some() {
-            self.timer_progress(index, Direction::Write);
+            self.moved(index, Direction::Write, count);
         }
         if crossed {
             self.check_pressure(index);

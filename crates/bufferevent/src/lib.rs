@@ -36,10 +36,11 @@
 mod book;
 
 pub use bufferevent_core::{
-    Absent, BelowEnd, Bev, Blame, Bufferevent, Callbacks, Context, Deadline, Direction, Directions,
-    Error, Event, EventFlags, Family, Flushed, Guard, Handler, Input, Interest, Kind, LayerRef,
-    Mode, Options, Output, Pressure, READ, Reasons, Resolve, ResolveError, ResolveFailure, Stats,
-    Step, TornOff, TriggerOptions, WRITE, Watermark, on_event, on_read, on_write, resolve,
+    Absent, BadRate, BelowEnd, Bev, Blame, Bufferevent, Callbacks, Context, Deadline, Direction,
+    Directions, Error, Event, EventFlags, Family, Flushed, Guard, Handler, Input, Interest, Kind,
+    LayerRef, Mode, Options, Output, Pressure, READ, Rate, RateGroup, Reasons, Resolve,
+    ResolveError, ResolveFailure, Stats, Step, TornOff, TriggerOptions, WRITE, Watermark, on_event,
+    on_read, on_write, resolve,
 };
 #[cfg(feature = "async")]
 pub use bufferevent_core::{AsyncBev, Elapsed, task};

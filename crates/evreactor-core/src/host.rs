@@ -26,6 +26,11 @@ pub trait Host: Send + Sync + 'static {
     #[doc(alias = "event_base_gettimeofday_cached")]
     fn now(&self) -> Moment;
 
+    /// The time now by the loop's clock, whatever turn is going on: for what several loops share, from any of their threads.
+    fn clock_now(&self) -> Moment {
+        self.now()
+    }
+
     /// Has the loop call [`Target::run`] with `key`, once, in the given phase.
     ///
     /// Calls of one phase and priority run in the order in which they were asked for. From another thread

@@ -249,6 +249,10 @@ impl Host for LoopHandle {
         self.shared.now()
     }
 
+    fn clock_now(&self) -> Moment {
+        self.shared.clock_now()
+    }
+
     fn schedule(&self, phase: Phase, target: Arc<dyn Target>, key: u64) -> Result<(), LoopClosed> {
         self.shared.schedule(phase, target, key)
     }

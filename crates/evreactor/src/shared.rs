@@ -316,6 +316,10 @@ impl Host for Shared {
         self.turn_time().unwrap_or_else(|| self.clock.now())
     }
 
+    fn clock_now(&self) -> Moment {
+        self.clock.now()
+    }
+
     fn schedule(&self, phase: Phase, target: Arc<dyn Target>, key: u64) -> Result<(), LoopClosed> {
         let mut queue = self.queue.lock();
         if queue.closed {
