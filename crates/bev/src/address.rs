@@ -12,7 +12,8 @@
 //!
 //! # Invariants
 //! - Parsing asks nobody: it is a function of the text.
-//! - A name is looked up once, when the program starts; IPv4 comes before IPv6, and the first address is taken.
+//! - A name to listen at is looked up once, when the program starts; IPv4 comes before IPv6, and the first address is taken. What becomes of one to
+//!   connect to, `names.rs` says.
 //!
 //! # Why not the library's `Address`
 //! The library takes numeric addresses alone, on purpose: a look-up blocks. Before the loop runs, it may.
@@ -167,7 +168,7 @@ impl Endpoint {
         Ok(Self::Unix(path.into()))
     }
 
-    /// The address to use; looks a name up, which may block.
+    /// The address to listen at; looks a name up, which may block.
     pub(crate) fn resolve(&self) -> Result<Address, Failure> {
         match self {
             Self::Tcp(address) => Ok(Address::Tcp(*address)),

@@ -22,7 +22,7 @@ use bufferevent::{
     READ,
 };
 
-use crate::cli::CatOptions;
+use crate::cli::{CatOptions, Common};
 use crate::exit::{Chain, Code, Failure};
 use crate::layers::Stack;
 
@@ -59,9 +59,13 @@ struct State {
 }
 
 /// Runs `bev cat`.
-pub(crate) fn run(events: &EventLoop, options: &CatOptions) -> Result<(), Failure> {
+pub(crate) fn run(
+    events: &EventLoop,
+    common: &Common,
+    options: &CatOptions,
+) -> Result<(), Failure> {
     let stack = Stack::prepare(&options.connect)?;
-    let address = options.connect.endpoint.resolve()?;
+    let names = common.resolver.on(events)?;
     let (pieces, to_write) = sync_channel(1);
     let (credits, granted) = sync_channel(CREDITS);
     let cat = Arc::new(Cat {
@@ -74,9 +78,11 @@ pub(crate) fn run(events: &EventLoop, options: &CatOptions) -> Result<(), Failur
         state: Mutex::default(),
     });
     let unreachable = |error: bufferevent::Error| cat.unreachable(&error);
-    let bev = Builder::new(events)
-        .nodelay(true)
-        .connect(address)
+    let bev = names
+        .connect(
+            Builder::new(events).nodelay(true),
+            &options.connect.endpoint,
+        )
         .and_then(|transport| stack.put_on(&transport))
         .map_err(unreachable)?;
     let mark = options.buffer.get();

@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::address::Place;
 use crate::exit::{Code, Failure, TABLE};
+use crate::names::Choice;
 use crate::relay::Limits;
 
 /// Bytes that one connection may have waiting in each direction, unless told otherwise.
@@ -20,8 +21,8 @@ const BUFFER: &str = "256KiB";
 /// Relay, cat and echo for TCP and Unix-domain sockets, with TLS and zlib on them.
 ///
 /// An address is tcp:HOST:PORT or unix:PATH, with listen: in front where one listens (it may be left out where the position
-/// says so). An IPv6 address goes in brackets: `tcp:[::1]:7000`. A host name is looked up once, at the start. Port 0
-/// takes a free port; the first line of output says which.
+/// says so). An IPv6 address goes in brackets: `tcp:[::1]:7000`. A host name is looked up for each connection, and all its
+/// addresses are tried; one to listen at is looked up once, at the start. Port 0 takes a free port; the first line of output says which.
 ///
 /// Layers go behind the address, the bottom first, each with options: `tcp:example.org:443+tls,alpn=http/1.1`,
 /// `tcp:127.0.0.1:7001+tls,ca=ca.pem,name=localhost+zlib,level=6`, `listen:tcp:0.0.0.0:8443+tls,cert=cert.pem,key=key.pem`.
@@ -45,6 +46,9 @@ pub(crate) struct Common {
     /// What is logged to standard error: off, error, warn, info, debug, trace, or filters such as bev=debug,warn
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
     pub(crate) log: String,
+    /// Who is asked for the addresses of names to connect to: system, dns (the servers of /etc/resolv.conf), or a file like /etc/hosts
+    #[arg(long, global = true, value_name = "system|dns|FILE", default_value = "system", value_parser = Choice::parse)]
+    pub(crate) resolver: Choice,
     /// Writes one JSON object per line, on standard output and in the log
     #[arg(long, global = true)]
     pub(crate) json: bool,

@@ -240,9 +240,17 @@ pub(crate) fn run(
     };
     let to = at(&service)?;
     let alone = std::slice::from_ref::<LoopHandle>(events);
-    let exit = Relay::start_with(alone, &anywhere, far.clone(), &to, plain.clone(), &limits)?;
+    let names = &common.resolver;
+    let exit = Relay::start_with(
+        alone,
+        &anywhere,
+        far.clone(),
+        (&to, names),
+        plain.clone(),
+        &limits,
+    )?;
     let to = at(exit.local_addr())?;
-    let entry = Relay::start_with(alone, &anywhere, plain, &to, near.clone(), &limits)?;
+    let entry = Relay::start_with(alone, &anywhere, plain, (&to, names), near.clone(), &limits)?;
     let run = Arc::new(Run {
         events: LoopHandle::clone(events),
         sent: Counter::default(),

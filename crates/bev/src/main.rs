@@ -16,6 +16,7 @@ mod exit;
 mod gate;
 mod layers;
 mod meter;
+mod names;
 mod output;
 mod relay;
 mod session;
@@ -56,7 +57,7 @@ fn run(cli: Option<Cli>) -> Result<(), Failure> {
     match &command {
         Command::Cert(options) => cert::run(&common, options),
         Command::Demo(options) => demo::run(&events()?, &common, options),
-        Command::Cat(options) => cat::run(&events()?, options),
+        Command::Cat(options) => cat::run(&events()?, &common, options),
         Command::Relay(options) => relay::run(&events()?, loops(&common), &common, options),
         Command::Echo(options) => echo::run(&events()?, &common, options),
     }

@@ -16,12 +16,13 @@ use std::time::{Duration, Instant};
 use bufferevent::evreactor::{self, LoopPool};
 use bufferevent::{Address, EventLoop, Listener, LoopHandle};
 
-use crate::address::{Place, Written};
+use crate::address::{Endpoint, Place, Written};
 use crate::cli::{Common, RelayOptions};
 use crate::exit::{Code, Failure};
 use crate::gate::Gate;
 use crate::layers::Stack;
 use crate::meter::LayerTotals;
+use crate::names::Choice;
 use crate::stats::Snapshot;
 use crate::worker::Worker;
 use crate::{BACKLOG, output, signals};
@@ -55,11 +56,11 @@ impl Relay {
     pub(crate) fn start(
         loops: &[LoopHandle],
         listen: &Place,
-        connect: &Place,
+        (connect, names): (&Place, &Choice),
         limits: &Limits,
     ) -> Result<Self, Failure> {
         let (below, above) = (Stack::prepare(listen)?, Stack::prepare(connect)?);
-        Self::start_with(loops, listen, below, connect, above, limits)
+        Self::start_with(loops, listen, below, (connect, names), above, limits)
     }
 
     /// As [`start`](Self::start), with layers that are ready. Their meters count for the first worker.
@@ -67,14 +68,14 @@ impl Relay {
         loops: &[LoopHandle],
         listen: &Place,
         below: Stack,
-        connect: &Place,
+        (connect, names): (&Place, &Choice),
         above: Stack,
         limits: &Limits,
     ) -> Result<Self, Failure> {
         let (first, others) = loops.split_first().expect("a relay has a loop");
         let at = listen.endpoint.resolve()?;
-        let upstream = connect.endpoint.resolve()?;
-        if leads_back(&at, &upstream) {
+        let upstream = &connect.endpoint;
+        if leads_back(&at, upstream) {
             return Err(Failure::new(
                 Code::Usage,
                 format!("{listen} would relay to itself"),
@@ -88,8 +89,11 @@ impl Relay {
         let further: Vec<_> = further.collect();
         let workers: Vec<_> = std::iter::once((first, (below, above)))
             .chain(further)
-            .map(|(events, stacks)| Worker::new(events, &upstream, stacks, limits, &gate))
-            .collect();
+            .map(|(events, stacks)| {
+                let upstream = (upstream, names.on(events)?);
+                Ok(Worker::new(events, upstream, stacks, limits, &gate))
+            })
+            .collect::<Result<_, Failure>>()?;
         let accepting = workers.clone();
         let listeners = Listener::builder(first)
             .backlog(BACKLOG)
@@ -162,13 +166,20 @@ impl Relay {
 }
 
 /// Whether a relay that listens at `listen` would accept its own connections to `connect`, without end.
-fn leads_back(listen: &Address, connect: &Address) -> bool {
+fn leads_back(listen: &Address, connect: &Endpoint) -> bool {
     match (listen, connect) {
-        (Address::Tcp(listen), Address::Tcp(connect)) if listen.port() == connect.port() => {
+        (Address::Tcp(listen), Endpoint::Tcp(connect)) if listen.port() == connect.port() => {
             listen.ip() == connect.ip()
                 || (listen.ip().is_unspecified() && connect.ip().is_loopback())
         }
-        (listen, connect) => listen == connect,
+        // What other names mean is known when there is a connection.
+        (Address::Tcp(listen), Endpoint::Name { host, port }) => {
+            listen.port() == *port
+                && host == "localhost"
+                && (listen.ip().is_unspecified() || listen.ip().is_loopback())
+        }
+        (Address::Unix(listen), Endpoint::Unix(connect)) => listen == connect,
+        _ => false,
     }
 }
 
@@ -188,7 +199,7 @@ pub(crate) fn run(
     let relay = Relay::start(
         &handles,
         &options.listen,
-        &options.connect,
+        (&options.connect, &common.resolver),
         &options.limits(),
     )?;
     let relay = Arc::new(relay);

@@ -96,8 +96,9 @@ pub(crate) fn join(worker: &Arc<Worker>, transport: &Bev, peer: Address) -> Resu
         session: session.clone(),
     };
     let connecting = Builder::new(&worker.events).nodelay(true);
-    let connected = connecting
-        .connect(&worker.upstream)
+    let connected = worker
+        .names
+        .connect(connecting, &worker.upstream)
         .and_then(|transport| worker.above.put_on(&transport));
     let upstream = match connected {
         Ok(upstream) => upstream,
@@ -147,7 +148,7 @@ impl Session {
         tracing::warn!(
             client = %Written(&self.peer),
             "cannot connect to {}: {}",
-            Written(&self.worker.upstream),
+            self.worker.upstream,
             Chain(error)
         );
     }

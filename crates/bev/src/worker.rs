@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bufferevent::{Address, Bev, Error, LoopHandle};
 
+use crate::address::Endpoint;
 use crate::gate::{Entry, Gate};
 use crate::layers::Stack;
+use crate::names::Names;
 use crate::relay::Limits;
 use crate::session;
 use crate::stats::Counters;
@@ -19,7 +21,8 @@ use crate::stats::Counters;
 /// One loop's share of a relay.
 pub(crate) struct Worker {
     pub(crate) events: LoopHandle,
-    pub(crate) upstream: Address,
+    pub(crate) upstream: Endpoint,
+    pub(crate) names: Names,
     /// The layers on what is accepted, and on what is connected.
     pub(crate) below: Stack,
     pub(crate) above: Stack,
@@ -34,7 +37,7 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(
         events: &LoopHandle,
-        upstream: &Address,
+        (upstream, names): (&Endpoint, Names),
         (below, above): (Stack, Stack),
         limits: &Limits,
         gate: &Arc<Gate>,
@@ -42,6 +45,7 @@ impl Worker {
         Arc::new(Self {
             events: events.clone(),
             upstream: upstream.clone(),
+            names,
             below,
             above,
             limits: limits.clone(),
