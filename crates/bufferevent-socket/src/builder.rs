@@ -185,18 +185,15 @@ impl<'a> Builder<'a> {
     }
 
     fn checked(self, descriptor: Descriptor) -> Result<Bev, Error> {
-        Socket::check(&descriptor, "new")?;
-        descriptor
-            .socket()
-            .set_nonblocking(true)
+        let connected = Socket::check(&descriptor, "new")?;
+        let descriptor = descriptor
+            .nonblocking()
             .map_err(|source| Error::io(NAME, "new", source))?;
         let nodelay = self.nodelay;
         let bev = self.build(Some(descriptor))?;
-        crate::ext::with_socket(&bev, |socket, cx| {
-            if !socket.is_connected() {
-                socket.adopt_connecting(cx);
-            }
-        })?;
+        if !connected {
+            crate::ext::with_socket(&bev, Socket::adopt_connecting)?;
+        }
         if nodelay {
             set_nodelay(&bev)?;
         }

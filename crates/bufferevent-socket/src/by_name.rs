@@ -19,9 +19,10 @@ use bufferevent_core::{Error, Kind};
 use evreactor::{Interest, LoopHandle, Priority, Ready, Registration};
 use evreactor_core::sync::{Arc, Mutex, Weak};
 use evreactor_core::{Host as _, Moment, Phase, Target, TimerKey};
-use socket2::{Domain, Protocol, Type};
+use socket2::Domain;
 
 use crate::NAME;
+use crate::descriptor::new_stream;
 use crate::socket::in_progress;
 
 /// The key under which answers are told; attempts go by their numbers.
@@ -272,8 +273,7 @@ impl Shared {
             return Ok(Started::Chosen(address));
         }
         let domain = Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
+        let socket = new_stream(domain)?;
         if self.rules.nodelay {
             socket.set_tcp_nodelay(true)?;
         }

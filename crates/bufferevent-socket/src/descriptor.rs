@@ -7,14 +7,16 @@
 
 #![allow(unsafe_code, reason = "raw descriptors come in here and nowhere else")]
 
+use std::io;
 use std::mem::ManuallyDrop;
+use std::net::TcpStream;
 
 #[cfg(unix)]
 use std::os::fd::{FromRawFd as _, RawFd as RawSource};
 #[cfg(windows)]
 use std::os::windows::io::{FromRawSocket as _, RawSocket as RawSource};
 
-use socket2::Socket;
+use socket2::{Domain, Socket, Type};
 
 /// A stream socket, and whether it is ours to close.
 #[derive(Debug)]
@@ -44,6 +46,22 @@ impl Descriptor {
         }
     }
 
+    /// Makes the socket non-blocking.
+    pub(crate) fn nonblocking(self) -> io::Result<Self> {
+        match self {
+            // By std, which makes one call of the system for it; socket2 makes two.
+            Self::Owned(socket) => {
+                let stream = TcpStream::from(socket);
+                stream.set_nonblocking(true)?;
+                Ok(Self::Owned(stream.into()))
+            }
+            Self::Borrowed(socket) => {
+                socket.set_nonblocking(true)?;
+                Ok(Self::Borrowed(socket))
+            }
+        }
+    }
+
     /// Closes the socket, whoever's it is.
     pub(crate) fn close(self) {
         match self {
@@ -58,6 +76,18 @@ impl Descriptor {
             Self::Owned(socket) => Ok(socket),
             borrowed @ Self::Borrowed(_) => Err(borrowed),
         }
+    }
+}
+
+/// A new stream socket that does not block.
+pub(crate) fn new_stream(domain: Domain) -> io::Result<Socket> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    return Socket::new(domain, Type::STREAM.nonblocking(), None);
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    {
+        let socket = Socket::new(domain, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
     }
 }
 

@@ -196,10 +196,9 @@ impl SocketExt for Bev {
         const OPERATION: &str = "set_stream";
         let owned: OwnedSource = stream.into();
         let descriptor = Descriptor::Owned(owned.into());
-        Socket::check(&descriptor, OPERATION)?;
-        descriptor
-            .socket()
-            .set_nonblocking(true)
+        let connected = Socket::check(&descriptor, OPERATION)?;
+        let descriptor = descriptor
+            .nonblocking()
             .map_err(|source| Error::io(NAME, OPERATION, source))?;
         let socket = self
             .layer::<Socket>()
@@ -210,7 +209,7 @@ impl SocketExt for Bev {
             drop(socket.take_descriptor());
             socket.put_descriptor(descriptor);
             socket.register(target, key, priority)?;
-            if socket.is_connected() {
+            if connected {
                 cx.connected_quietly();
                 cx.became_ready(Directions::BOTH);
             } else {

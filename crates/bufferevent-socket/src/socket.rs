@@ -24,7 +24,7 @@ use socket2::{Domain, SockAddr, Type};
 use crate::NAME;
 use crate::address::Address;
 use crate::by_name::{Hunt, Outcome, Rules};
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, new_stream};
 use crate::transfer::{Sent, receive, send};
 
 /// What a readiness report may say that a short read does not end.
@@ -90,8 +90,8 @@ impl Socket {
         move |source| Error::io(NAME, operation, source)
     }
 
-    /// Refuses what is not a connected or connectable stream.
-    pub(crate) fn check(descriptor: &Descriptor, operation: &'static str) -> Result<(), Error> {
+    /// Refuses what is not a connected or connectable stream. Answers whether it is connected.
+    pub(crate) fn check(descriptor: &Descriptor, operation: &'static str) -> Result<bool, Error> {
         let socket = descriptor.socket();
         let refuse = |why: &str| {
             let source = io::Error::new(io::ErrorKind::Unsupported, why);
@@ -100,11 +100,13 @@ impl Socket {
         if socket.r#type().map_err(Self::system(operation))? != Type::STREAM {
             return Err(refuse("only stream sockets can be buffered"));
         }
+        // What has a peer does not listen: of most, the system is not asked that.
+        let connected = socket.peer_addr().is_ok();
         #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-        if socket.is_listener().map_err(Self::system(operation))? {
+        if !connected && socket.is_listener().map_err(Self::system(operation))? {
             return Err(refuse("a listening socket carries no data; use a Listener"));
         }
-        Ok(())
+        Ok(connected)
     }
 
     /// Starts to listen to readiness.
@@ -176,12 +178,7 @@ impl Socket {
         let to = address.to_sockaddr(OPERATION)?;
         self.check_unconnected(OPERATION)?;
         if self.descriptor.is_none() {
-            let made = socket2::Socket::new(address.domain(), Type::STREAM, None)
-                .and_then(|socket| {
-                    socket.set_nonblocking(true)?;
-                    Ok(socket)
-                })
-                .map_err(Self::system(OPERATION))?;
+            let made = new_stream(address.domain()).map_err(Self::system(OPERATION))?;
             self.descriptor = Some(Descriptor::Owned(made));
         }
         self.begin_connect(&to)?;
