@@ -197,14 +197,18 @@ fn locked(joint: &dyn Joint) {
             let (started, starts) = std::sync::mpsc::channel();
             let thread = std::thread::spawn(move || {
                 started.send(()).unwrap();
-                other.output().len()
+                let seen = other.output().len();
+                let _lock = other.lock().unwrap();
+                (seen, other.output().len())
             });
             starts.recv().unwrap();
             top.disable(WRITE).unwrap();
             top.write(b"one").unwrap();
             top.write(b"two").unwrap();
             drop(guard);
-            assert_eq!(thread.join().unwrap(), 6, "never one of them alone");
+            let (seen, under_lock) = thread.join().unwrap();
+            assert!(seen == 0 || seen == 6, "never one of them alone: {seen}");
+            assert_eq!(under_lock, 6);
         } else {
             let other = near.clone();
             let refused = std::thread::spawn(move || {

@@ -12,19 +12,20 @@ use std::fmt;
 use std::time::Duration;
 
 use evbuffer::EvBuffer;
+use evreactor_core::sync::Arc;
 use evreactor_core::sync::atomic::{AtomicU32, Ordering};
-use evreactor_core::sync::{Arc, ReentrantMutexGuard};
 use evreactor_core::{Host, Phase};
 
 use crate::buffers::{Input, Output};
 use crate::core::{Core, Facts};
 use crate::direction::Directions;
-use crate::domain::{Call, Domain, Key};
+use crate::domain::{Call, Domain, Key, Lock};
 use crate::error::{Error, Kind};
 use crate::event::Deadline;
 use crate::life;
 use crate::node::{End, Flags, Index, Node};
 use crate::options::Options;
+use crate::published::{Is, Published};
 use crate::pump::{self, Listed};
 use crate::resolve::ResolveError;
 
@@ -35,6 +36,29 @@ pub(crate) struct Handle {
     pub(crate) generation: u32,
     /// The node's own and the users'.
     holders: AtomicU32,
+    /// What can be seen without the lock; with THREADSAFE only.
+    published: Option<Box<Published>>,
+}
+
+impl Handle {
+    #[inline]
+    pub(crate) fn published(&self) -> Option<&Published> {
+        self.published.as_deref()
+    }
+
+    /// Has the loop see whether the node has lost its last user. `false` if the loop is gone.
+    pub(crate) fn orphaned_later(&self) -> bool {
+        let key = Key {
+            call: Call::Orphan,
+            index: self.index,
+            generation: self.generation,
+        };
+        let scheduled = self
+            .domain
+            .host
+            .schedule(Phase::Turn, self.domain.clone(), key.pack());
+        scheduled.is_ok()
+    }
 }
 
 /// A handle to a bufferevent.
@@ -57,12 +81,6 @@ pub struct Stats {
     pub input: usize,
     /// Waits in the output.
     pub output: usize,
-}
-
-/// Holds the lock of a bufferevent's whole stack or pair. Not held against its own thread.
-#[must_use = "the lock is released when this is dropped"]
-pub struct Guard<'a> {
-    _lock: ReentrantMutexGuard<'a, std::cell::RefCell<Core>>,
 }
 
 impl Clone for Bev {
@@ -106,11 +124,13 @@ impl Bev {
     /// The first handle of a node, and the node's own.
     pub(crate) fn first(domain: Arc<Domain>, core: &mut Core, index: Index) -> Self {
         let generation = core.node(index).generation;
+        let published = domain.threadsafe().then(|| core.to_publish(index));
         let handle = Arc::new(Handle {
             domain,
             index,
             generation,
             holders: AtomicU32::new(2),
+            published,
         });
         let node = core.node(index);
         node.own = Arc::downgrade(&handle);
@@ -120,9 +140,13 @@ impl Bev {
 
     /// Another handle of a node, also while its own is out because its handler runs.
     pub(crate) fn of(node: &Node) -> Option<Self> {
-        let handle = node.own.upgrade()?;
+        Some(Self::user_of(node.own.upgrade()?))
+    }
+
+    /// Another handle of what `handle` names.
+    pub(crate) fn user_of(handle: Arc<Handle>) -> Self {
         handle.holders.fetch_add(1, Ordering::Relaxed);
-        Some(Self(handle))
+        Self(handle)
     }
 
     /// How many user handles there are.
@@ -137,22 +161,12 @@ impl Bev {
             pump::list(Listed::Orphan(self.0.clone()));
             return;
         }
-        let Handle {
-            index, generation, ..
-        } = *self.0;
-        let key = Key {
-            call: Call::Orphan,
-            index,
-            generation,
-        }
-        .pack();
-        if domain
-            .host
-            .schedule(Phase::Turn, domain.clone(), key)
-            .is_err()
-        {
-            // The loop is gone and nothing runs any more, so nobody else is in there: free it from here.
-            let cell = domain.lock();
+        if !self.0.orphaned_later() {
+            let Handle {
+                index, generation, ..
+            } = *self.0;
+            // The loop is gone and nothing runs any more, so nobody is in there for long, and waits: free it from here.
+            let cell = domain.keep(domain.lock_in_order());
             life::free(&cell, index, generation);
         }
     }
@@ -194,14 +208,51 @@ impl Bev {
         })?
     }
 
-    /// A look at the node, or `None` where it is gone or not to be entered from this thread.
-    pub(crate) fn peek<R>(&self, look: impl FnOnce(&Node) -> R) -> Option<R> {
-        if !self.0.domain.may_enter() {
-            return None;
+    /// A look at the node, or `None` where it is gone. While another thread is in the domain, a look at what was published.
+    ///
+    /// # Panics
+    /// On another thread than the loop's, without THREADSAFE.
+    #[inline]
+    pub(crate) fn peek<R>(
+        &self,
+        look: impl FnOnce(&Node) -> R,
+        busy: impl FnOnce(&Published) -> R,
+    ) -> Option<R> {
+        match self.glance() {
+            Some(cell) => {
+                let core = cell.borrow();
+                core.find(self.0.index, self.0.generation).map(look)
+            }
+            None => {
+                let published = self.published()?;
+                (!published.is(Is::FREED)).then(|| busy(published))
+            }
         }
-        let cell = self.0.domain.lock();
-        let core = cell.borrow();
-        core.find(self.0.index, self.0.generation).map(look)
+    }
+
+    /// The lock, for a look; `None` while another thread has it.
+    ///
+    /// # Panics
+    /// On another thread than the loop's, without THREADSAFE.
+    #[inline]
+    pub(crate) fn glance(&self) -> Option<Lock<'_>> {
+        self.assert_thread();
+        self.0.domain.try_lock()
+    }
+
+    /// # Panics
+    /// On another thread than the loop's, without THREADSAFE.
+    #[inline]
+    pub(crate) fn assert_thread(&self) {
+        assert!(
+            self.0.domain.may_enter(),
+            "a bufferevent was looked at from a thread that is not its loop's; make it with Options::THREADSAFE"
+        );
+    }
+
+    #[inline]
+    pub(crate) fn published(&self) -> Option<&Published> {
+        self.0.published()
     }
 
     /// The loop it runs on.
@@ -212,32 +263,20 @@ impl Bev {
     }
 
     /// Whether it was freed.
+    ///
+    /// # Panics
+    /// On another thread than the loop's, without THREADSAFE. So do all looks that answer a plain value.
     #[must_use]
     pub fn is_freed(&self) -> bool {
-        self.0.domain.may_enter() && self.peek(|_| ()).is_none()
-    }
-
-    /// Takes the lock of the whole stack or pair: several operations under it are one to other threads. Recursive.
-    /// Without THREADSAFE it only checks the thread.
-    ///
-    /// # Errors
-    /// [`Kind::WrongThread`].
-    #[doc(alias = "bufferevent_lock")]
-    #[doc(alias = "bufferevent_unlock")]
-    pub fn lock(&self) -> Result<Guard<'_>, Error> {
-        if !self.0.domain.may_enter() {
-            return Err(Error::new(Kind::WrongThread, "bufferevent", "lock"));
-        }
-        Ok(Guard {
-            _lock: self.0.domain.lock(),
-        })
+        self.peek(|_| (), |_| ()).is_none()
     }
 
     /// Frees the bufferevent: no callback of it begins from here on, queued output is dropped, and with
     /// [`Options::CLOSE_ON_FREE`] the bufferevents below go too. Legal inside any callback. Returns how many bytes were
     /// never sent.
     ///
-    /// From another thread than the loop's (THREADSAFE) it is done in the loop's next turn; no callback begins until then either.
+    /// From another thread than the loop's (THREADSAFE) it is done in the loop's next turn; no callback begins until then either, but
+    /// for one that is due before this call is heard of, if the thread holds another bufferevent's lock and this one is busy.
     ///
     /// # Errors
     /// [`Kind::Freed`] if it is gone already; [`Kind::WrongThread`].
@@ -248,10 +287,14 @@ impl Bev {
             index, generation, ..
         } = *self.0;
         let domain = &self.0.domain;
-        if !domain.may_enter() {
-            return Err(Error::new(Kind::WrongThread, "bufferevent", "free"));
-        }
+        let posted = self.posted();
         let freed = || Error::new(Kind::Freed, "bufferevent", "free");
+        let lock = match domain.enter("free") {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == Kind::Busy => return self.free_later(),
+            Err(error) => return Err(error),
+        };
+        let cell = domain.keep(lock);
         if !domain.on_loop_thread() {
             let (unsent, closed) = self.on("free", |core, index| {
                 let unsent = core.node(index).output.len();
@@ -260,15 +303,21 @@ impl Bev {
             })?;
             // Nothing runs on a closed loop, so nobody else is in there: freed from here.
             if !closed {
-                return Ok(unsent);
+                return Ok(unsent + posted);
             }
         }
-        let unsent = {
-            let cell = domain.lock();
-            life::free(&cell, index, generation).ok_or_else(freed)?
-        };
+        let unsent = life::free(&cell, index, generation).ok_or_else(freed)?;
+        drop(cell);
         // What the freeing made possible elsewhere in the domain: the partner's EOF, the one below uncovered.
         domain.operate("free", |_| ())?;
+        Ok(unsent + posted)
+    }
+
+    /// The domain is busy, and this thread cannot wait: the loop frees it.
+    #[cold]
+    fn free_later(&self) -> Result<usize, Error> {
+        let unsent = self.published().map_or(0, Published::output) + self.posted();
+        self.post("free", Box::new(|bev| bev.free().map(drop)))?;
         Ok(unsent)
     }
 
@@ -277,7 +326,7 @@ impl Bev {
     /// # Errors
     /// [`Kind::Freed`], [`Kind::WrongThread`].
     pub fn free_when_written(&self) -> Result<(), Error> {
-        self.on("free_when_written", |core, index| {
+        self.told_on("free_when_written", |core, index| {
             // What a layer holds back is output too.
             core.owe_flush(index);
             core.mark(index, Flags::FREE_WHEN_WRITTEN);
@@ -308,7 +357,7 @@ impl Bev {
     /// [`Kind::Covered`], [`Kind::Freed`], [`Kind::WrongThread`].
     #[doc(alias = "evutil_closesocket")]
     pub fn close(&self, deadline: Duration) -> Result<(), Error> {
-        self.own("close", |core, index| {
+        self.told_own("close", move |core, index| {
             core.mark(index, Flags::CLOSING);
             let node = core.node(index);
             if !node.enabled.contains(Directions::READ) && node.read_end == End::Open {
@@ -386,16 +435,15 @@ impl Bev {
     /// `usize::MAX` where none is set.
     #[must_use]
     pub fn room(&self) -> usize {
-        if !self.0.domain.may_enter() {
-            return 0;
-        }
-        let cell = self.0.domain.lock();
+        let Some(cell) = self.glance() else {
+            return Published::room(&self.0);
+        };
         let core = cell.borrow();
         let mut index = self.0.index;
         if core.find(index, self.0.generation).is_none() {
             return 0;
         }
-        let mut queued = 0_usize;
+        let mut queued = self.posted();
         while let Some(node) = core.get(index) {
             queued = queued.saturating_add(node.output.len());
             if node.write_mark.high() != 0 {
@@ -406,16 +454,32 @@ impl Bev {
         usize::MAX
     }
 
+    /// Whether the output stands at or above its write high-water mark, as [`Pressure::Full`](crate::Pressure::Full) tells: then
+    /// [`Pressure::Eased`](crate::Pressure::Eased) will follow. For a relay across loops: who sees this and stops will hear when to go on.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.peek(
+            |node| node.flags.contains(Flags::FULL),
+            |published| published.is(Is::FULL),
+        )
+        .unwrap_or(false)
+    }
+
     /// What has passed through, and what waits.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.peek(|node| Stats {
-            read: node.bytes_read,
-            written: node.bytes_written,
-            input: node.input.len(),
-            output: node.output.len(),
-        })
-        .unwrap_or_default()
+        let stats = self.peek(
+            |node| Stats {
+                read: node.bytes_read,
+                written: node.bytes_written,
+                input: node.input.len(),
+                output: node.output.len(),
+            },
+            Published::stats,
+        );
+        let mut stats = stats.unwrap_or_default();
+        stats.output += self.posted();
+        stats
     }
 
     /// Why the host's name could not be looked up, where that ended a connection by name; `None` where it was no such error.
@@ -424,17 +488,20 @@ impl Bev {
     #[doc(alias = "bufferevent_socket_get_dns_error")]
     #[must_use]
     pub fn dns_error(&self) -> Option<ResolveError> {
-        self.peek(|node| {
-            let error = node.extras.as_ref()?.read_error.as_ref()?;
-            error.resolve_error().cloned()
-        })
+        self.peek(
+            |node| node.resolve_error().cloned(),
+            Published::resolve_error,
+        )
         .flatten()
     }
 
     /// Whether the options include `option`.
     #[must_use]
     pub fn has_option(&self, option: Options) -> bool {
-        self.peek(|node| node.options.contains(option))
-            .unwrap_or(false)
+        self.peek(
+            |node| node.options.contains(option),
+            |published| published.options().contains(option),
+        )
+        .unwrap_or(false)
     }
 }

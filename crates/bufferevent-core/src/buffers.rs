@@ -13,6 +13,7 @@ use crate::bev::Bev;
 use crate::core::Core;
 use crate::error::{Error, Kind};
 use crate::node::{End, Flags, Index, Node};
+use crate::published::Published;
 
 /// The input buffer of a bufferevent: bytes are only taken from it.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +29,9 @@ impl Input<'_> {
     #[doc(alias = "EVBUFFER_LENGTH")]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.peek(|node| node.input.len()).unwrap_or(0)
+        self.0
+            .peek(|node| node.input.len(), Published::input)
+            .unwrap_or(0)
     }
 
     /// Whether nothing waits.
@@ -176,7 +179,11 @@ impl Output<'_> {
     /// Bytes that wait to be sent. 0 also after the bufferevent was freed.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.peek(|node| node.output.len()).unwrap_or(0)
+        let queued = self
+            .0
+            .peek(|node| node.output.len(), Published::output)
+            .unwrap_or(0);
+        queued + self.0.posted()
     }
 
     /// Whether nothing waits.
@@ -192,13 +199,32 @@ impl Output<'_> {
         count: usize,
         add: impl FnOnce(&mut EvBuffer) -> Result<(), evbuffer::Error>,
     ) -> Result<(), Error> {
-        self.0.own(operation, |core, index| {
+        self.grow_limited(operation, count, true, add)
+    }
+
+    /// As [`grow`](Self::grow); `limited` is false for bytes that were taken from somewhere.
+    fn grow_limited(
+        &self,
+        operation: &'static str,
+        count: usize,
+        limited: bool,
+        add: impl FnOnce(&mut EvBuffer) -> Result<(), evbuffer::Error>,
+    ) -> Result<(), Error> {
+        let mut add = Some(add);
+        let attempt = self.0.0.domain.attempt(operation, |core| {
+            let index = self.0.top_node_of(core, operation)?;
             core.may_write(index, operation, count)?;
             let output = &mut core.node(index).output;
+            let add = add.take().expect("it is attempted once");
             add(output).map_err(|error| refused(operation, error))?;
             core.gained_output(index, count);
             Ok(())
-        })
+        })?;
+        match (attempt, add) {
+            (Some(result), _) => result,
+            (None, Some(add)) => self.0.post_bytes(operation, count, limited, add),
+            (None, None) => Ok(()),
+        }
     }
 
     /// Adds a copy of `bytes`. The same as [`Bev::write`].
@@ -249,10 +275,11 @@ impl Output<'_> {
     pub fn append_from(&self, input: &Input<'_>) -> Result<usize, Error> {
         const OPERATION: &str = "append_from";
         let (here, there) = (&self.0.0, &input.0.0);
-        if std::sync::Arc::ptr_eq(here, there) {
+        let behind = here.domain.has_posted();
+        if std::sync::Arc::ptr_eq(here, there) && !behind {
             return self.turn_around(OPERATION);
         }
-        if std::sync::Arc::ptr_eq(&here.domain, &there.domain) {
+        if std::sync::Arc::ptr_eq(&here.domain, &there.domain) && !behind {
             return self.0.own(OPERATION, |core, to| {
                 let Some(source) = core.find_mut(there.index, there.generation) else {
                     return Err(Error::new(Kind::Freed, "bufferevent", OPERATION));
@@ -281,11 +308,18 @@ impl Output<'_> {
         }
         // Another domain: asked first, so that what was taken out there need not go back.
         let waiting = input.len();
-        self.0
-            .own(OPERATION, |core, to| core.may_write(to, OPERATION, waiting))?;
+        let may = self
+            .0
+            .own(OPERATION, |core, to| core.may_write(to, OPERATION, waiting));
+        match may {
+            Ok(()) if !behind => {}
+            Err(error) if error.kind() != Kind::Busy => return Err(error),
+            Ok(()) | Err(_) => self.0.may_post(OPERATION, waiting)?,
+        }
         let mut moving = EvBuffer::new();
         let count = input.move_to(waiting, &mut moving)?;
-        if let Err(error) = self.grow(OPERATION, count, |output| output.append(&mut moving)) {
+        let grown = self.grow_limited(OPERATION, count, false, |output| output.append(&mut moving));
+        if let Err(error) = grown {
             input.give_back(&mut moving);
             return Err(error);
         }
@@ -313,6 +347,27 @@ impl Output<'_> {
             }
             core.turn_around(here.index, here.generation, operation)
         })?
+    }
+}
+
+impl Bev {
+    /// Adds bytes that were posted: whatever the limit on the output says, they were taken in.
+    pub(crate) fn write_posted(
+        &self,
+        operation: &'static str,
+        bytes: &mut EvBuffer,
+    ) -> Result<(), Error> {
+        self.own(operation, |core, index| {
+            let node = core.node(index);
+            if node.write_end != End::Open {
+                return Err(Error::new(Kind::Ended, node.name(), operation));
+            }
+            let count = bytes.len();
+            let added = node.output.append(bytes);
+            added.map_err(|error| refused(operation, error))?;
+            core.gained_output(index, count);
+            Ok(())
+        })
     }
 }
 
@@ -353,11 +408,12 @@ impl Core {
 impl Input<'_> {
     /// Puts bytes back to the front that were taken and could not be delivered.
     fn give_back(&self, bytes: &mut EvBuffer) {
+        let mut bytes = std::mem::take(bytes);
         // Freed meanwhile: then there is no place to give them back to.
-        let _ = self.0.on("append_from", |core, index| {
+        let _ = self.0.told_on("append_from", move |core, index| {
             core.node(index)
                 .input
-                .prepend(bytes)
+                .prepend(&mut bytes)
                 .map_err(|error| refused("append_from", error))
         });
     }

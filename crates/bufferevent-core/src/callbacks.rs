@@ -15,6 +15,7 @@ use crate::handler::{Handler, Interest};
 use crate::local::Local;
 use crate::node::{Handling, Index, Pending};
 use crate::options::TriggerOptions;
+use crate::published::Published;
 
 impl Bev {
     /// Sets the handler, in place of the one there is. What is waiting to be told is told to the new one.
@@ -23,7 +24,22 @@ impl Bev {
     /// [`Kind::Covered`], [`Kind::Freed`], [`Kind::WrongThread`].
     #[doc(alias = "bufferevent_setcb")]
     pub fn set_handler(&self, handler: impl Handler + Send) -> Result<(), Error> {
-        self.replace_handler(Some(Box::new(handler))).map(drop)
+        self.put_handler(Box::new(handler))
+    }
+
+    fn put_handler(&self, handler: Box<dyn Handler + Send>) -> Result<(), Error> {
+        const OPERATION: &str = "set_handler";
+        let interest = handler.interest();
+        let mut handler = Some(handler);
+        let attempt = self.0.domain.attempt(OPERATION, |core| {
+            let index = self.top_node_of(core, OPERATION)?;
+            Ok(core.replace_handler(index, interest, handler.take()))
+        })?;
+        if let Some(old) = attempt {
+            return old.map(drop);
+        }
+        let operation = move |bev: &Bev| bev.replace_handler(handler).map(drop);
+        self.post(OPERATION, Box::new(operation))
     }
 
     /// As [`set_handler`](Self::set_handler), for a handler that must stay on this thread, the loop's.
@@ -39,7 +55,7 @@ impl Bev {
             ));
         }
         let local = Local::keep(self.host(), Box::new(handler));
-        self.replace_handler(Some(Box::new(local))).map(drop)
+        self.put_handler(Box::new(local))
     }
 
     /// Sets another handler, or none, and returns the one there was; `None` also while that one is running.
@@ -55,12 +71,7 @@ impl Bev {
             .as_ref()
             .map_or(Interest::EMPTY, |handler| handler.interest());
         self.own("set_handler", |core, index| {
-            let node = core.node(index);
-            node.set_interest(interest);
-            let old = node.replace_handler(handler.take());
-            core.tell_unread(index);
-            core.queue_deliver(index);
-            Ok(old)
+            Ok(core.replace_handler(index, interest, handler.take()))
         })
     }
 
@@ -68,7 +79,8 @@ impl Bev {
     #[doc(alias = "bufferevent_getcb")]
     #[must_use]
     pub fn interest(&self) -> Interest {
-        self.peek(|node| node.interest).unwrap_or(Interest::EMPTY)
+        self.peek(|node| node.interest, Published::interest)
+            .unwrap_or(Interest::EMPTY)
     }
 
     /// Looks at the current handler, if it is an `H`.
@@ -119,7 +131,7 @@ impl Bev {
     /// [`Kind::Covered`], [`Kind::Freed`], [`Kind::WrongThread`].
     #[doc(alias = "bufferevent_trigger")]
     pub fn trigger(&self, directions: Directions, options: TriggerOptions) -> Result<(), Error> {
-        self.own("trigger", |core, index| {
+        self.told_own("trigger", move |core, index| {
             let node = core.node(index);
             let always = options.contains(TriggerOptions::IGNORE_WATERMARKS);
             let mut what = Pending::EMPTY;
@@ -144,7 +156,7 @@ impl Bev {
     /// [`Kind::Covered`], [`Kind::Freed`], [`Kind::WrongThread`].
     #[doc(alias = "bufferevent_trigger_event")]
     pub fn trigger_event(&self, what: EventFlags, options: TriggerOptions) -> Result<(), Error> {
-        self.own("trigger_event", |core, index| {
+        self.told_own("trigger_event", move |core, index| {
             core.node(index).extras().triggered.insert(what);
             core.trigger(index, Pending::TRIGGERED, options);
             Ok(())
@@ -153,6 +165,21 @@ impl Bev {
 }
 
 impl Core {
+    /// Puts another handler in. Returns the one that was there and is not running, for the caller to drop.
+    fn replace_handler(
+        &mut self,
+        index: Index,
+        interest: Interest,
+        handler: Option<Box<dyn Handler + Send>>,
+    ) -> Option<Box<dyn Handler + Send>> {
+        let node = self.node(index);
+        node.set_interest(interest);
+        let old = node.replace_handler(handler);
+        self.tell_unread(index);
+        self.queue_deliver(index);
+        old
+    }
+
     fn trigger(&mut self, index: Index, what: Pending, options: TriggerOptions) {
         if what.is_empty() {
             return;

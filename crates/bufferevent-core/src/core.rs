@@ -24,6 +24,10 @@ set! {
         CLOSED = 1;
         /// There are, or were, two transports: the life of a stack may hang on what happens in the other.
         PAIRED = 2;
+        /// Other threads may look and enter.
+        SHARED = 4;
+        /// The user holds the lock of a shared one by hand.
+        GUARDED = 8;
     }
 }
 
@@ -79,7 +83,7 @@ pub(crate) struct Rare {
 }
 
 impl Core {
-    pub(crate) fn new(domain: Weak<Domain>) -> Self {
+    pub(crate) fn new(domain: Weak<Domain>, shared: bool) -> Self {
         Self {
             nodes: Nodes {
                 first: None,
@@ -96,7 +100,7 @@ impl Core {
             listed: false,
             running: false,
             marked: false,
-            facts: Facts::EMPTY,
+            facts: if shared { Facts::SHARED } else { Facts::EMPTY },
             settle: false,
         }
     }
@@ -158,7 +162,7 @@ impl Core {
             self.postponed_node = NONE;
             self.postponed = Steps::EMPTY;
         }
-        match index {
+        let removed = match index {
             0 => self.nodes.first.take(),
             _ => self
                 .nodes
@@ -167,7 +171,11 @@ impl Core {
                 .more
                 .get_mut(index as usize - 1)?
                 .take(),
+        };
+        if let Some(node) = &removed {
+            node.publish_freed();
         }
+        removed
     }
 
     #[inline]

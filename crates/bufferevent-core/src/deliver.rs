@@ -19,6 +19,7 @@ use crate::direction::{Direction, Directions};
 use crate::domain::Domain;
 use crate::event::{Deadline, Event};
 use crate::handler::{Handler, Pressure};
+use crate::held::LetGo;
 use crate::node::{End, Flags, Index, NONE, Node, Pending, Steps};
 use crate::options::Mode;
 use crate::pump::{self, Borrowed};
@@ -63,6 +64,7 @@ pub(crate) fn deliver<'a>(
     // By itself, since it is what most rounds are.
     if node.takes_read() {
         place = Pending::READ.next();
+        core.publish_for(&me);
         drop(core);
         // A panic frees the node, and the round ends below.
         pump::guarded(cell, index, generation, "handler", || handler.on_read(&me));
@@ -82,6 +84,7 @@ pub(crate) fn go_on<'a>(
     me: Bev,
 ) -> Borrowed<'a> {
     while let Some(call) = next_call(&mut core, index, generation, &mut place) {
+        core.publish_for(&me);
         drop(core);
         let done = pump::guarded(cell, index, generation, "handler", || {
             call.make(&mut *handler, &me);
@@ -116,10 +119,16 @@ pub(crate) fn deliver_unlocked(domain: &Domain, index: Index, generation: u32) {
         let next = {
             let cell = domain.lock();
             let mut core = cell.borrow_mut();
-            next_call(&mut core, index, generation, &mut place)
+            let next = next_call(&mut core, index, generation, &mut place);
+            core.publish_for(&me);
+            next
         };
         let Some(call) = next else { break };
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call.make(&mut *handler, &me))) {
+        let told = {
+            let _let_go = LetGo::begin();
+            catch_unwind(AssertUnwindSafe(|| call.make(&mut *handler, &me)))
+        };
+        if let Err(payload) = told {
             pump::panicked(&domain.lock(), index, generation, "handler", payload);
             break;
         }

@@ -2,7 +2,7 @@
 //!
 //! One stack of bufferevents, or the two stacks of a pair, share one recursive lock around one cell. A confined domain
 //! (without THREADSAFE) is entered by its loop's thread alone; every entry checks that first, and the lock is then never
-//! contended.
+//! contended. With THREADSAFE an entry tries the lock; whether it may wait for it is a matter of what the thread holds (`held.rs`).
 //!
 //! # Invariants
 //! - An entry borrows the cell for the length of one short closure that calls no user code and drops nothing of the
@@ -12,6 +12,7 @@
 //! - Only the loop's thread pumps.
 
 use std::cell::RefCell;
+use std::ops::Deref;
 
 use evreactor_core::sync::{Arc, ReentrantMutex, ReentrantMutexGuard, ThreadNumber, thread_number};
 use evreactor_core::{Host, Phase, Ready, Target};
@@ -19,6 +20,8 @@ use evreactor_core::{Host, Phase, Ready, Target};
 use crate::core::{Core, Facts};
 use crate::direction::Directions;
 use crate::error::{Error, Kind};
+use crate::held::{self, Held, Holder};
+use crate::inbox::Inbox;
 use crate::life;
 use crate::node::{Index, Steps};
 use crate::options::Options;
@@ -30,6 +33,26 @@ pub(crate) struct Domain {
     pub(crate) host: Arc<dyn Host>,
     /// The loop's thread, if no other may enter; `None` with THREADSAFE.
     confined_to: Option<ThreadNumber>,
+    /// What other threads put here when they could not wait. With THREADSAFE only.
+    inbox: Option<Box<Inbox>>,
+}
+
+/// The lock of a domain.
+pub(crate) type Lock<'a> = ReentrantMutexGuard<'a, RefCell<Core>>;
+
+/// The lock of a domain, kept while code of others runs.
+pub(crate) struct Hold<'a> {
+    // In this order: it counts until it is let go.
+    lock: Lock<'a>,
+    _held: Held,
+}
+
+impl Deref for Hold<'_> {
+    type Target = RefCell<Core>;
+
+    fn deref(&self) -> &RefCell<Core> {
+        &self.lock
+    }
 }
 
 /// What the loop is to do when it calls a domain back.
@@ -94,9 +117,10 @@ impl Domain {
     pub(crate) fn new(host: Arc<dyn Host>, threadsafe: bool) -> Arc<Self> {
         let confined_to = (!threadsafe).then(|| host.thread());
         Arc::new_cyclic(|me| Self {
-            cell: ReentrantMutex::new(RefCell::new(Core::new(me.clone()))),
+            cell: ReentrantMutex::new(RefCell::new(Core::new(me.clone(), threadsafe))),
             host,
             confined_to,
+            inbox: threadsafe.then(Box::default),
         })
     }
 
@@ -114,9 +138,94 @@ impl Domain {
         self.confined_to.is_none()
     }
 
-    /// Takes the lock, whoever calls: for those who have checked the thread, and for reaping what a closed loop left.
-    pub(crate) fn lock(&self) -> ReentrantMutexGuard<'_, RefCell<Core>> {
+    /// Where operations wait; `None` in a confined domain.
+    #[inline]
+    pub(crate) fn inbox(&self) -> Option<&Inbox> {
+        self.inbox.as_deref()
+    }
+
+    /// What orders the domains, and tells them apart.
+    pub(crate) fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Takes the lock for the loop, which holds no other: it may wait.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn lock(&self) -> Lock<'_> {
+        match self.cell.try_lock() {
+            Some(lock) => lock,
+            None => self.wait(),
+        }
+    }
+
+    #[cold]
+    #[track_caller]
+    fn wait(&self) -> Lock<'_> {
+        held::check_wait(self.address());
         self.cell.lock()
+    }
+
+    /// Takes the lock if that needs no waiting.
+    #[inline]
+    pub(crate) fn try_lock(&self) -> Option<Lock<'_>> {
+        self.cell.try_lock()
+    }
+
+    /// Takes the lock, waiting for it also while another is held: for [`Bev::lock_both`](crate::Bev::lock_both), in its order.
+    pub(crate) fn lock_in_order(&self) -> Lock<'_> {
+        self.cell.lock()
+    }
+
+    /// Takes the lock for the pump; waits for it only if nothing is held.
+    #[inline]
+    pub(crate) fn lock_unless_holding(&self) -> Option<Lock<'_>> {
+        match self.cell.try_lock() {
+            Some(lock) => Some(lock),
+            None if held::by_count() => None,
+            None => Some(self.cell.lock()),
+        }
+    }
+
+    /// Takes the lock for an operation that needs an answer.
+    ///
+    /// # Errors
+    /// [`Kind::WrongThread`] from another thread than the loop's, unless THREADSAFE. [`Kind::Busy`] if another thread is in there and
+    /// this one holds a domain.
+    #[inline]
+    pub(crate) fn enter(&self, operation: &'static str) -> Result<Lock<'_>, Error> {
+        if !self.may_enter() {
+            return Err(Error::new(Kind::WrongThread, "bufferevent", operation));
+        }
+        match self.cell.try_lock() {
+            Some(lock) => Ok(lock),
+            None => self.enter_busy(operation),
+        }
+    }
+
+    #[cold]
+    fn enter_busy(&self, operation: &'static str) -> Result<Lock<'_>, Error> {
+        if held::anything() {
+            return Err(Error::new(Kind::Busy, "bufferevent", operation));
+        }
+        Ok(self.cell.lock())
+    }
+
+    /// As [`enter`](Self::enter), to keep the lock while code of others runs.
+    ///
+    /// # Errors
+    /// As `enter`.
+    pub(crate) fn hold(&self, operation: &'static str) -> Result<Hold<'_>, Error> {
+        let lock = self.enter(operation)?;
+        Ok(self.keep(lock))
+    }
+
+    /// Keeps the lock while code of others runs.
+    pub(crate) fn keep<'a>(&self, lock: Lock<'a>) -> Hold<'a> {
+        Hold {
+            lock,
+            _held: Held::new(self.address(), Holder::Call),
+        }
     }
 
     /// Enters for one operation of the user's: checks the thread, changes the state, and has the pump run what
@@ -130,21 +239,56 @@ impl Domain {
         operation: &'static str,
         change: impl FnOnce(&mut Core) -> R,
     ) -> Result<R, Error> {
+        let cell = self.enter(operation)?;
+        Ok(self.change(cell, change))
+    }
+
+    /// As [`operate`](Self::operate), for an operation that needs no answer: `None` if it has to be put into the inbox, and was not run.
+    ///
+    /// # Errors
+    /// [`Kind::WrongThread`] from another thread than the loop's, unless THREADSAFE.
+    #[inline]
+    pub(crate) fn attempt<R>(
+        self: &Arc<Self>,
+        operation: &'static str,
+        change: impl FnOnce(&mut Core) -> R,
+    ) -> Result<Option<R>, Error> {
         if !self.may_enter() {
             return Err(Error::new(Kind::WrongThread, "bufferevent", operation));
         }
+        if self.has_posted() {
+            return Ok(None);
+        }
+        let cell = match self.cell.try_lock() {
+            Some(lock) => lock,
+            None if held::anything() => return Ok(None),
+            None => self.cell.lock(),
+        };
+        Ok(Some(self.change(cell, change)))
+    }
+
+    /// Whether operations wait in the inbox: then those that come now go behind them.
+    #[inline]
+    pub(crate) fn has_posted(&self) -> bool {
+        self.inbox().is_some_and(Inbox::is_outstanding)
+    }
+
+    /// Changes the state under the lock, and lets go of it before the pump gets going.
+    #[inline]
+    fn change<R>(self: &Arc<Self>, cell: Lock<'_>, change: impl FnOnce(&mut Core) -> R) -> R {
         let (result, start) = {
-            let cell = self.cell.lock();
             let mut core = cell.borrow_mut();
             let result = change(&mut core);
             let start = !core.running && !core.listed && (core.has_work() || core.settle);
             core.listed |= start;
+            core.publish_if_shared();
             (result, start)
         };
+        drop(cell);
         if start {
             self.start();
         }
-        Ok(result)
+        result
     }
 
     /// Gets the pump going for a domain that was just marked as listed.
@@ -167,10 +311,12 @@ impl Domain {
         .pack();
         if self.host.schedule(Phase::Turn, self.clone(), key).is_err() {
             // Nothing runs on a closed loop; let a later operation try, and fail, again.
-            let lock = self.cell.lock();
-            let mut core = lock.borrow_mut();
-            core.listed = false;
-            core.resting = false;
+            // Whoever is in there now marks it anew, or fails likewise.
+            if let Some(lock) = self.cell.try_lock() {
+                let mut core = lock.borrow_mut();
+                core.listed = false;
+                core.resting = false;
+            }
         }
     }
 }

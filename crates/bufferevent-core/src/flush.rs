@@ -30,17 +30,30 @@ impl Bev {
     /// [`Kind::Covered`], [`Kind::Freed`], [`Kind::WrongThread`].
     #[doc(alias = "bufferevent_flush")]
     pub fn flush(&self, direction: Direction, mode: Mode) -> Result<Flushed, Error> {
+        let domain = &self.0.domain;
+        // Refusals first, with nothing changed.
+        match self.own("flush", |_, _| Ok(())) {
+            Err(error) if error.kind() == Kind::Busy => return self.flush_posted(direction, mode),
+            refused => refused?,
+        }
+        if domain.has_posted() {
+            return self.flush_posted(direction, mode);
+        }
+        if !domain.on_loop_thread() {
+            return self.flush_later(direction, mode);
+        }
+        self.flush_now(direction, mode)
+    }
+
+    /// On the loop's thread.
+    fn flush_now(&self, direction: Direction, mode: Mode) -> Result<Flushed, Error> {
         let Handle {
             index, generation, ..
         } = *self.0;
         let domain = &self.0.domain;
-        // Refusals first, with nothing changed.
         self.own("flush", |_, _| Ok(()))?;
-        if !domain.on_loop_thread() {
-            return self.flush_later(direction, mode);
-        }
         let some = {
-            let cell = domain.lock();
+            let cell = domain.hold("flush")?;
             let moved = |core: &Core| {
                 core.find(index, generation)
                     .map_or(0, |node| match direction {
@@ -71,18 +84,27 @@ impl Bev {
 
     /// From another thread only the state is changed; the loop does the rest.
     fn flush_later(&self, direction: Direction, mode: Mode) -> Result<Flushed, Error> {
+        if direction == Direction::Read {
+            return self.flush_posted(direction, mode);
+        }
         self.own("flush", |core, index| {
-            match (direction, mode) {
-                (Direction::Write, Mode::Finished) => {
+            match mode {
+                Mode::Finished => {
                     core.owe_flush(index);
                     core.want_end(index);
                 }
-                (Direction::Write, Mode::Flush) => core.owe_flush(index),
-                (Direction::Write, Mode::Normal) => core.queue_push(index),
-                (Direction::Read, _) => core.queue_pull(index),
+                Mode::Flush => core.owe_flush(index),
+                Mode::Normal => core.queue_push(index),
             }
             Ok(Flushed::Nothing)
         })
+    }
+
+    /// The loop flushes, in its next turn, behind what waits there already.
+    fn flush_posted(&self, direction: Direction, mode: Mode) -> Result<Flushed, Error> {
+        let operation = move |bev: &Self| bev.flush_now(direction, mode).map(drop);
+        self.post("flush", Box::new(operation))?;
+        Ok(Flushed::Nothing)
     }
 
     /// Ends the output behind its last byte: `flush(Write, Finished)`. The peer gets an EOF; reading goes on.
@@ -90,7 +112,7 @@ impl Bev {
     /// # Errors
     /// As [`flush`](Self::flush), and [`Kind::Ended`] if it has ended already.
     pub fn finish(&self) -> Result<(), Error> {
-        self.own("finish", |core, index| {
+        self.told_own("finish", |core, index| {
             let node = core.node(index);
             if node.write_end != End::Open {
                 return Err(Error::new(Kind::Ended, node.name(), "finish"));

@@ -63,6 +63,8 @@ mod event;
 mod flush;
 mod group;
 mod handler;
+mod held;
+mod inbox;
 mod layer;
 mod lent;
 mod life;
@@ -71,6 +73,7 @@ mod local;
 mod lone;
 mod node;
 mod options;
+mod published;
 mod pump;
 mod rate;
 pub mod resolve;
@@ -81,12 +84,13 @@ mod surgery;
 #[cfg(feature = "async")]
 pub mod task;
 mod timers;
+mod told;
 mod wake;
 mod watermark;
 
 #[cfg(feature = "async")]
 pub use async_bev::{AsyncBev, DEFAULT_MARK, Elapsed, LINGER};
-pub use bev::{Bev, Guard, Stats};
+pub use bev::{Bev, Stats};
 pub use buffers::{Input, Output};
 pub use context::{BelowEnd, Context, NodeKey};
 pub use direction::{Direction, Directions, READ, Reasons, WRITE};
@@ -103,4 +107,5 @@ pub use rate::{BadRate, Rate};
 pub use resolve::{Family, Resolve, ResolveError, ResolveFailure};
 pub use stack::LayerRef;
 pub use surgery::TornOff;
+pub use told::Guard;
 pub use watermark::Watermark;

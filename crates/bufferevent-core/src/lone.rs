@@ -202,6 +202,7 @@ fn deliver<'a>(cell: &'a RefCell<Core>, mut core: Borrowed<'a>) -> After<'a> {
     node.pending.remove(Pending::READ);
     node.flags.remove(Flags::FRESH);
     let generation = node.generation;
+    core.publish_for(&me);
     drop(core);
     // A panic frees the node.
     guarded(cell, LONE, generation, "handler", || handler.on_read(&me));

@@ -74,6 +74,11 @@ impl Drop for Active {
     }
 }
 
+/// Whether a pump is active on this thread.
+pub(crate) fn is_active() -> bool {
+    ACTIVE.with(Cell::get)
+}
+
 /// Adds to the thread's list, and works the list off if no pump is active.
 pub(crate) fn list(listed: Listed) {
     // At the end of a thread its list is gone already, and with it whatever could still be done here.
@@ -166,18 +171,21 @@ fn drain_listed(_: &Active) {
         match next {
             Listed::Run(domain) if runs < RUNS_PER_TURN => {
                 runs += 1;
-                run_domain(&domain);
+                match domain.lock_unless_holding() {
+                    Some(lock) => run_steps(&lock),
+                    None => domain.schedule_run(),
+                }
             }
             Listed::Run(domain) => domain.schedule_run(),
-            Listed::Orphan(handle) => {
-                let domain = handle.domain.clone();
-                life::orphaned(
-                    &mut domain.lock().borrow_mut(),
-                    handle.index,
-                    handle.generation,
-                );
-                run_domain(&domain);
-            }
+            Listed::Orphan(handle) => match handle.domain.lock_unless_holding() {
+                Some(lock) => {
+                    let (index, generation) = (handle.index, handle.generation);
+                    life::orphaned(&mut lock.borrow_mut(), index, generation);
+                    run_steps(&lock);
+                }
+                // A closed loop looks after its own.
+                None => drop(handle.orphaned_later()),
+            },
             // Comes from the loop's deferred queue, once per scheduling: that is its bound.
             Listed::Unlocked(domain, index, generation) => {
                 deliver::deliver_unlocked(&domain, index, generation);
@@ -237,6 +245,7 @@ fn run_steps(cell: &RefCell<Core>) {
     };
     std::mem::forget(running);
     core.running = false;
+    core.publish_if_shared();
     if more || core.share_used || core.postponed_node != NONE {
         drop(core);
         go_on_later(cell);

@@ -70,6 +70,12 @@ macro_rules! set {
                 Self(self.0 & !other.0)
             }
 
+            /// The set of these [`bits`](Self::bits).
+            #[inline]
+            pub(crate) const fn from_bits(bits: $int) -> Self {
+                Self(bits)
+            }
+
             /// Adds the members of `other`.
             #[inline]
             $vis fn insert(&mut self, other: Self) {

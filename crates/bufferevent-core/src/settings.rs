@@ -14,6 +14,7 @@ use crate::error::{Error, Kind};
 use crate::event::Deadline;
 use crate::handler::Interest;
 use crate::node::{End, Flags, Link, Node, Pending};
+use crate::published::Published;
 use crate::pump;
 use crate::watermark::Watermark;
 
@@ -24,7 +25,7 @@ impl Bev {
     /// [`Kind::Covered`], [`Kind::Freed`], [`Kind::WrongThread`]; [`Kind::Ended`] for a direction that has ended.
     #[doc(alias = "bufferevent_enable")]
     pub fn enable(&self, directions: Directions) -> Result<(), Error> {
-        self.own("enable", |core, index| {
+        self.told_own("enable", move |core, index| {
             let node = core.node(index);
             let mut directions = directions;
             let mut ended = false;
@@ -65,7 +66,7 @@ impl Bev {
     /// [`Kind::Covered`], [`Kind::Freed`], [`Kind::WrongThread`].
     #[doc(alias = "bufferevent_disable")]
     pub fn disable(&self, directions: Directions) -> Result<(), Error> {
-        self.own("disable", |core, index| {
+        self.told_own("disable", move |core, index| {
             core.node(index).enabled.remove(directions);
             core.cancel_callbacks(index, directions);
             core.maybe_reap(index);
@@ -77,7 +78,8 @@ impl Bev {
     #[doc(alias = "bufferevent_get_enabled")]
     #[must_use]
     pub fn enabled(&self) -> Directions {
-        self.peek(|node| node.enabled).unwrap_or(Directions::EMPTY)
+        self.peek(|node| node.enabled, Published::enabled)
+            .unwrap_or(Directions::EMPTY)
     }
 
     /// Holds directions up without disabling them; they move again after [`resume`](Self::resume).
@@ -87,7 +89,7 @@ impl Bev {
     #[doc(alias = "bufferevent_suspend_read_")]
     #[doc(alias = "bufferevent_suspend_write_")]
     pub fn suspend(&self, directions: Directions) -> Result<(), Error> {
-        self.on("suspend", |core, index| {
+        self.told_on("suspend", move |core, index| {
             core.hold(index, directions, Reasons::APPLICATION, true);
             Ok(())
         })
@@ -100,7 +102,7 @@ impl Bev {
     #[doc(alias = "bufferevent_unsuspend_read_")]
     #[doc(alias = "bufferevent_unsuspend_write_")]
     pub fn resume(&self, directions: Directions) -> Result<(), Error> {
-        self.on("resume", |core, index| {
+        self.told_on("resume", move |core, index| {
             core.hold(index, directions, Reasons::APPLICATION, false);
             Ok(())
         })
@@ -109,10 +111,13 @@ impl Bev {
     /// The reasons for which a direction is held up.
     #[must_use]
     pub fn suspended(&self, direction: Direction) -> Reasons {
-        self.peek(|node| match direction {
-            Direction::Read => node.held_read,
-            Direction::Write => node.held_write,
-        })
+        self.peek(
+            |node| match direction {
+                Direction::Read => node.held_read,
+                Direction::Write => node.held_write,
+            },
+            |published| published.held(direction),
+        )
         .unwrap_or(Reasons::EMPTY)
     }
 
@@ -128,7 +133,7 @@ impl Bev {
         high: usize,
     ) -> Result<(), Error> {
         let mark = Watermark::new(low, high)?;
-        self.on("set_watermark", |core, index| {
+        self.told_on("set_watermark", move |core, index| {
             let node = core.node(index);
             match direction {
                 Direction::Read => node.read_mark = mark,
@@ -159,10 +164,13 @@ impl Bev {
     #[doc(alias = "bufferevent_getwatermark")]
     #[must_use]
     pub fn watermark(&self, direction: Direction) -> Watermark {
-        self.peek(|node| match direction {
-            Direction::Read => node.read_mark,
-            Direction::Write => node.write_mark,
-        })
+        self.peek(
+            |node| match direction {
+                Direction::Read => node.read_mark,
+                Direction::Write => node.write_mark,
+            },
+            |published| published.watermark(direction),
+        )
         .unwrap_or_default()
     }
 
@@ -178,7 +186,7 @@ impl Bev {
         read: Option<Duration>,
         write: Option<Duration>,
     ) -> Result<(), Error> {
-        self.on("set_timeouts", |core, index| {
+        self.told_on("set_timeouts", move |core, index| {
             core.set_deadlines(index, &[(Deadline::Read, read), (Deadline::Write, write)]);
             Ok(())
         })
@@ -226,7 +234,7 @@ impl Bev {
     /// # Errors
     /// [`Kind::Freed`], [`Kind::WrongThread`].
     pub fn set_deadline(&self, deadline: Deadline, span: Option<Duration>) -> Result<(), Error> {
-        self.on("set_deadline", |core, index| {
+        self.told_on("set_deadline", move |core, index| {
             core.set_deadlines(index, &[(deadline, span)]);
             Ok(())
         })
@@ -235,8 +243,11 @@ impl Bev {
     /// How long a deadline lasts; `None` where it is not set.
     #[must_use]
     pub fn deadline(&self, deadline: Deadline) -> Option<Duration> {
-        self.peek(|node| node.extras.as_ref()?.timers.get(deadline))
-            .flatten()
+        self.peek(
+            |node| node.extras.as_ref()?.timers.get(deadline),
+            |published| published.deadline(deadline),
+        )
+        .flatten()
     }
 
     /// [`set_deadline`](Self::set_deadline) of [`Deadline::Idle`].
@@ -261,7 +272,7 @@ impl Bev {
     /// # Errors
     /// [`Kind::Freed`], [`Kind::WrongThread`].
     pub fn set_max_output(&self, bytes: usize) -> Result<(), Error> {
-        self.on("set_max_output", |core, index| {
+        self.told_on("set_max_output", move |core, index| {
             core.node(index).extras().max_output = bytes;
             Ok(())
         })
@@ -273,7 +284,7 @@ impl Bev {
     /// [`Kind::Freed`], [`Kind::WrongThread`].
     #[doc(alias = "bufferevent_set_max_single_read")]
     pub fn set_max_single_read(&self, bytes: usize) -> Result<(), Error> {
-        self.on("set_max_single_read", |core, index| {
+        self.told_on("set_max_single_read", move |core, index| {
             core.node(index).extras().max_single_read = bytes.min(u32::MAX as usize);
             Ok(())
         })
@@ -285,7 +296,7 @@ impl Bev {
     /// [`Kind::Freed`], [`Kind::WrongThread`].
     #[doc(alias = "bufferevent_set_max_single_write")]
     pub fn set_max_single_write(&self, bytes: usize) -> Result<(), Error> {
-        self.on("set_max_single_write", |core, index| {
+        self.told_on("set_max_single_write", move |core, index| {
             core.node(index).extras().max_single_write = bytes.min(u32::MAX as usize);
             Ok(())
         })
@@ -295,21 +306,28 @@ impl Bev {
     #[doc(alias = "bufferevent_get_max_single_read")]
     #[must_use]
     pub fn max_single_read(&self) -> usize {
-        self.peek(Node::max_single_read).unwrap_or(0)
+        self.peek(Node::max_single_read, |published| {
+            published.max_single(Direction::Read)
+        })
+        .unwrap_or(0)
     }
 
     /// What may be written in one turn of the loop, in bytes.
     #[doc(alias = "bufferevent_get_max_single_write")]
     #[must_use]
     pub fn max_single_write(&self) -> usize {
-        self.peek(Node::max_single_write).unwrap_or(0)
+        self.peek(Node::max_single_write, |published| {
+            published.max_single(Direction::Write)
+        })
+        .unwrap_or(0)
     }
 
     /// How urgent its callbacks are to the loop.
     #[doc(alias = "bufferevent_get_priority")]
     #[must_use]
     pub fn priority(&self) -> Priority {
-        self.peek(Node::priority).unwrap_or_default()
+        self.peek(Node::priority, Published::priority)
+            .unwrap_or_default()
     }
 
     /// Sets how urgent its callbacks are to the loop, those of its transport too.
@@ -318,6 +336,20 @@ impl Bev {
     /// [`Kind::Freed`], [`Kind::WrongThread`].
     #[doc(alias = "bufferevent_priority_set")]
     pub fn set_priority(&self, priority: Priority) -> Result<(), Error> {
+        const OPERATION: &str = "set_priority";
+        let posts = self.0.domain.has_posted();
+        match (posts, self.0.domain.hold(OPERATION)) {
+            (false, Ok(_hold)) => self.set_priority_now(priority),
+            (false, Err(error)) if error.kind() != Kind::Busy => Err(error),
+            _ => self.post(
+                OPERATION,
+                Box::new(move |bev| bev.set_priority_now(priority)),
+            ),
+        }
+    }
+
+    fn set_priority_now(&self, priority: Priority) -> Result<(), Error> {
+        let cell = self.0.domain.hold("set_priority")?;
         let transport = self.on("set_priority", |core, index| {
             let mut index = index;
             loop {
@@ -332,7 +364,6 @@ impl Bev {
                 index = core.node(index).below;
             }
         })?;
-        let cell = self.0.domain.lock();
         if let Some(mut layer) = pump::take_layer(&cell, transport.0, transport.1) {
             layer.set_priority(priority);
             pump::put_back(&cell, transport.0, transport.1, layer);

@@ -4,7 +4,7 @@
 //! - A stack and a pair are one domain. A layer joins the domain of what it is put on, with its lock policy and its loop.
 //! - What is below a layer belongs to it: its data and handler are out of reach until it is uncovered.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -21,6 +21,7 @@ use crate::error::{Error, Kind};
 use crate::layer::Bufferevent;
 use crate::node::{End, Flags, Index, Link, NONE, Steps};
 use crate::options::{Mode, Options};
+use crate::published::Is;
 use crate::pump::{self, Active};
 
 impl Bev {
@@ -68,6 +69,7 @@ impl Bev {
             return Err(Error::new(Kind::Misuse, layer.name(), "over"));
         }
         let name = layer.name();
+        let _hold = self.0.domain.hold("over")?;
         self.own("over", |core, index| match core.node(index).write_end {
             End::Open => Ok(()),
             End::Wanted | End::Done | End::Failed => Err(Error::new(Kind::Ended, name, "over")),
@@ -88,6 +90,8 @@ impl Bev {
         operation: &'static str,
         below: Index,
     ) -> Result<Self, Error> {
+        // Until the layer is in its place nobody runs it.
+        let cell = domain.hold(operation)?;
         let bev = domain.operate(operation, |core| {
             let index = core.add(options, layer);
             if below == NONE && !core.nodes.is_lone() {
@@ -114,15 +118,12 @@ impl Bev {
         let Handle {
             index, generation, ..
         } = *bev.0;
-        {
-            let cell = domain.lock();
-            if let Some(mut layer) = pump::take_layer(&cell, index, generation) {
-                let mut cx = Context::new(&cell, index, generation, Mode::Normal);
-                pump::guarded(&cell, index, generation, "attached", || {
-                    layer.attached(&mut cx)
-                });
-                pump::put_back(&cell, index, generation, layer);
-            }
+        if let Some(mut layer) = pump::take_layer(&cell, index, generation) {
+            let mut cx = Context::new(&cell, index, generation, Mode::Normal);
+            pump::guarded(&cell, index, generation, "attached", || {
+                layer.attached(&mut cx)
+            });
+            pump::put_back(&cell, index, generation, layer);
         }
         domain.operate(operation, |core| core.hand_up_connected(index, generation))?;
         Ok(bev)
@@ -132,8 +133,16 @@ impl Bev {
     #[doc(alias = "bufferevent_get_underlying")]
     #[must_use]
     pub fn underlying(&self) -> Option<Self> {
-        let below = self.peek(|node| node.below)?;
-        self.handle_of(below)
+        self.assert_thread();
+        if let Some(published) = self.published() {
+            let below = published.below.upgrade()?;
+            let there = below.published().is_some_and(|below| !below.is(Is::FREED));
+            return (there && !published.is(Is::FREED)).then(|| Self::user_of(below));
+        }
+        let cell = self.glance()?;
+        let core = cell.borrow();
+        let below = core.find(self.0.index, self.0.generation)?.below;
+        Self::of(core.get(below)?)
     }
 
     /// The key under which a type of the same domain may keep this bufferevent.
@@ -149,20 +158,14 @@ impl Bev {
         })
     }
 
-    /// The partner or other node of this domain that `key` names.
+    /// The partner or other node of this domain that `key` names; `None` also while another thread is in the domain and this one holds
+    /// the lock of another, and cannot wait.
     #[must_use]
     pub fn neighbour(&self, key: NodeKey) -> Option<Self> {
-        let found = self.handle_of(key.index)?;
-        (found.0.generation == key.generation).then_some(found)
-    }
-
-    fn handle_of(&self, index: Index) -> Option<Self> {
-        if !self.0.domain.may_enter() {
-            return None;
-        }
-        let cell = self.0.domain.lock();
+        self.assert_thread();
+        let cell = self.0.domain.enter("neighbour").ok()?;
         let core = cell.borrow();
-        Self::of(core.get(index)?)
+        Self::of(core.find(key.index, key.generation)?)
     }
 
     /// What a source is registered with the loop under, so that its readiness comes to this bufferevent.
@@ -179,10 +182,15 @@ impl Bev {
     /// The first layer of type `T`, from this bufferevent downwards.
     #[must_use]
     pub fn layer<T: Bufferevent>(&self) -> Option<LayerRef<T>> {
-        if !self.0.domain.may_enter() {
-            return None;
+        self.assert_thread();
+        if self.published().is_some() {
+            return self.published_layer(TypeId::of::<T>()).map(|key| LayerRef {
+                bev: self.clone(),
+                key,
+                of: PhantomData,
+            });
         }
-        let cell = self.0.domain.lock();
+        let cell = self.glance()?;
         let core = cell.borrow();
         core.find(self.0.index, self.0.generation)?;
         let mut index = self.0.index;
@@ -200,6 +208,22 @@ impl Bev {
                 });
             }
             index = node.below;
+        }
+        None
+    }
+
+    /// The first layer of this type from here downwards, found without the lock.
+    fn published_layer(&self, kind: TypeId) -> Option<NodeKey> {
+        let mut next = Some(self.0.clone());
+        while let Some(handle) = next {
+            let published = handle.published().filter(|here| !here.is(Is::FREED))?;
+            if published.kind == kind {
+                return Some(NodeKey {
+                    index: handle.index,
+                    generation: handle.generation,
+                });
+            }
+            next = published.below.upgrade();
         }
         None
     }
@@ -251,17 +275,14 @@ impl<T: Bufferevent> LayerRef<T> {
     /// Runs `call` on the layer and its context, with nothing borrowed.
     ///
     /// # Errors
-    /// [`Kind::Busy`] if the layer is at work further up the call stack; [`Kind::Freed`]; [`Kind::WrongThread`] from any other
-    /// thread than the loop's, THREADSAFE or not: a transport is touched on that thread alone.
+    /// [`Kind::Busy`] if the layer is at work further up the call stack, or another thread is in the stack while this one holds another's
+    /// lock; [`Kind::Freed`]; [`Kind::WrongThread`]. With THREADSAFE it runs on whatever thread calls, under the lock.
     pub fn with<R>(&self, call: impl FnOnce(&mut T, &mut Context<'_>) -> R) -> Result<R, Error> {
         const OPERATION: &str = "layer";
         let domain = &self.bev.0.domain;
-        if !domain.on_loop_thread() {
-            return Err(Error::new(Kind::WrongThread, "bufferevent", OPERATION));
-        }
         let NodeKey { index, generation } = self.key;
         let result = {
-            let cell = domain.lock();
+            let cell = domain.hold(OPERATION)?;
             if cell.borrow().find(index, generation).is_none() {
                 return Err(Error::new(Kind::Freed, "bufferevent", OPERATION));
             }

@@ -46,6 +46,8 @@ impl Bev {
     /// # Errors
     /// As [`over`](Self::over); nothing is changed then.
     pub fn put_on(&self, options: Options, layer: impl Bufferevent) -> Result<Self, Error> {
+        // One operation to other threads, the loop's among them.
+        let _hold = self.0.domain.hold("put_on")?;
         let enabled = self.enabled();
         let read = self.watermark(Direction::Read);
         let write = self.watermark(Direction::Write);
@@ -130,13 +132,13 @@ impl Bev {
     ) -> Result<TornOff, Error> {
         let domain = &self.0.domain;
         if !domain.on_loop_thread() {
-            return Err(Error::new(Kind::WrongThread, "bufferevent", operation));
+            return Err(only_there(operation));
         }
         let Handle {
             index, generation, ..
         } = *self.0;
         let torn = {
-            let cell = domain.lock();
+            let cell = domain.hold(operation)?;
             // Nothing runs between the handing over and the freeing: a step of the layer would take its own bytes for new ones.
             let torn = {
                 let mut core = cell.borrow_mut();
@@ -202,4 +204,22 @@ impl Core {
         }
         Ok(TornOff { bev, unsent })
     }
+}
+
+/// Why a layer does not come off elsewhere.
+#[derive(Debug)]
+struct OnlyThere;
+
+impl std::fmt::Display for OnlyThere {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(
+            "a layer comes off on its loop's thread alone, THREADSAFE or not: post the call there",
+        )
+    }
+}
+
+impl std::error::Error for OnlyThere {}
+
+fn only_there(operation: &'static str) -> Error {
+    Error::new(Kind::WrongThread, "bufferevent", operation).with_source(OnlyThere)
 }

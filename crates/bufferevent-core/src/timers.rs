@@ -50,7 +50,7 @@ impl Deadline {
     ];
 
     /// Where it stands in [`Deadline::ALL`].
-    const fn place(self) -> usize {
+    pub(crate) const fn place(self) -> usize {
         match self {
             Self::Read => 0,
             Self::Write => 1,

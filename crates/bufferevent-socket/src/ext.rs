@@ -3,12 +3,15 @@
 //! # Invariants
 //! - Each call finds the socket from the top of the stack downwards; where there is none, it answers
 //!   [`Kind::Unsupported`] and changes nothing.
+//! - Each changes the socket in one go under the stack's lock: with THREADSAFE any thread may call it, while the loop runs.
 
 use std::io;
 use std::sync::Arc;
 
 use bufferevent_core::resolve::{Family, Resolve};
-use bufferevent_core::{Bev, Bufferevent as _, Context, Directions, Error, Kind, LayerRef};
+use bufferevent_core::{
+    Bev, Bufferevent as _, Context, Directions, Error, Kind, LayerRef, Options,
+};
 use evreactor::{LoopHandle, RawSource, Target};
 
 #[cfg(unix)]
@@ -27,9 +30,8 @@ pub(crate) fn with_socket<R>(
     bev: &Bev,
     call: impl FnOnce(&mut Socket, &mut Context<'_>) -> R,
 ) -> Result<R, Error> {
-    if bev.is_freed() {
-        return Err(Error::new(Kind::Freed, NAME, "socket"));
-    }
+    // Freed, or on the wrong thread.
+    bev.key()?;
     match bev.layer::<Socket>() {
         Some(socket) => socket.with(call),
         None => Err(Error::new(Kind::Unsupported, "bufferevent", "socket")),
@@ -118,15 +120,18 @@ pub trait SocketExt {
     /// [`Kind::Unsupported`] if there is no socket at this very bufferevent, or it is borrowed; [`Kind::Covered`], [`Kind::Freed`].
     fn into_transport(self) -> Result<Parts, Error>;
 
-    /// Moves the socket to another loop of this thread: frees this bufferevent and returns its successor there, with the unread and unsent
-    /// bytes, marks, timeouts, enabled directions and handler of this one.
+    /// Moves the socket to another loop, of this thread or, with THREADSAFE, of any: frees this bufferevent and returns its successor
+    /// there, with the options, unread and unsent bytes, marks, timeouts, enabled directions and handler of this one.
     ///
     /// # Errors
     /// As [`into_transport`](Self::into_transport).
     #[doc(alias = "bufferevent_base_set")]
     fn move_to_loop(&self, events: &LoopHandle) -> Result<Bev, Error>;
 
-    /// The descriptor, or `None` where there is none.
+    /// The descriptor, or `None` where there is none, or another thread is in the stack while this one holds another's lock.
+    ///
+    /// # Panics
+    /// On another thread than the loop's, without THREADSAFE.
     #[doc(alias = "bufferevent_getfd")]
     fn fd(&self) -> Option<RawSource>;
 
@@ -158,6 +163,7 @@ pub struct Parts {
 impl SocketExt for Bev {
     fn connect(&self, address: impl IntoAddress) -> Result<(), Error> {
         let address = address.into_address()?;
+        self.key()?;
         let socket = self
             .layer::<Socket>()
             .ok_or_else(|| Error::new(Kind::Unsupported, "bufferevent", "connect"))?;
@@ -200,6 +206,7 @@ impl SocketExt for Bev {
         let descriptor = descriptor
             .nonblocking()
             .map_err(|source| Error::io(NAME, OPERATION, source))?;
+        self.key()?;
         let socket = self
             .layer::<Socket>()
             .ok_or_else(|| Error::new(Kind::Unsupported, "bufferevent", OPERATION))?;
@@ -221,38 +228,50 @@ impl SocketExt for Bev {
 
     fn into_transport(self) -> Result<Parts, Error> {
         const OPERATION: &str = "into_transport";
+        self.key()?;
         if self.underlying().is_some() {
             return Err(Error::new(Kind::Unsupported, "bufferevent", OPERATION));
         }
-        let mut unread = evbuffer::EvBuffer::new();
-        self.read_buffer(&mut unread)?;
-        let taken = with_socket(&self, |socket, _| {
-            match socket.take_descriptor().map(Descriptor::into_owned) {
-                Some(Ok(owned)) => Ok(owned),
-                Some(Err(borrowed)) => {
-                    socket.put_descriptor(borrowed);
-                    Err(Error::new(Kind::Unsupported, NAME, OPERATION))
-                }
-                None => Err(Error::new(Kind::Unsupported, NAME, OPERATION)),
+        with_socket(&self, |socket, cx| {
+            // Refused before anything is changed.
+            if !matches!(socket.descriptor(), Some(Descriptor::Owned(_))) {
+                return Err(Error::new(Kind::Unsupported, NAME, OPERATION));
             }
-        })??;
-        let unsent = with_socket(&self, |_, cx| cx.take_output())?;
-        self.free()?;
-        Ok(Parts {
-            stream: taken.into(),
-            unread,
-            unsent,
-        })
+            let mut unread = evbuffer::EvBuffer::new();
+            self.read_buffer(&mut unread)?;
+            let Some(Ok(stream)) = socket.take_descriptor().map(Descriptor::into_owned) else {
+                return Err(Error::new(Kind::Unsupported, NAME, OPERATION));
+            };
+            let unsent = cx.take_output();
+            self.free()?;
+            Ok(Parts {
+                stream: stream.into(),
+                unread,
+                unsent,
+            })
+        })?
     }
 
     fn move_to_loop(&self, events: &LoopHandle) -> Result<Bev, Error> {
         use bufferevent_core::Direction::{Read, Write};
+        self.key()?;
         let (read, write) = (self.watermark(Read), self.watermark(Write));
         let (read_timeout, write_timeout) = self.timeouts();
         let enabled = self.enabled();
+        let mut options = Options::EMPTY;
+        for option in [
+            Options::CLOSE_ON_FREE,
+            Options::THREADSAFE,
+            Options::DEFER_CALLBACKS,
+            Options::UNLOCK_CALLBACKS,
+        ] {
+            if self.has_option(option) {
+                options.insert(option);
+            }
+        }
         let handler = self.replace_handler(None)?;
         let mut parts = self.clone().into_transport()?;
-        let bev = Builder::new(events).stream(parts.stream)?;
+        let bev = Builder::new(events).options(options).stream(parts.stream)?;
         bev.set_read_watermark(read.low(), read.high())?;
         bev.set_write_watermark(write.low(), write.high())?;
         bev.set_timeouts(read_timeout, write_timeout)?;
@@ -267,14 +286,15 @@ impl SocketExt for Bev {
     }
 
     fn fd(&self) -> Option<RawSource> {
-        with_socket(self, |socket, _| {
+        let socket = self.layer::<Socket>()?;
+        let descriptor = socket.with(|socket, _| {
             let socket = socket.descriptor()?.socket();
             #[cfg(unix)]
             return Some(socket.as_raw_fd());
             #[cfg(windows)]
             return Some(socket.as_raw_socket());
-        })
-        .ok()?
+        });
+        descriptor.ok()?
     }
 
     fn local_addr(&self) -> Result<Address, Error> {
@@ -293,6 +313,7 @@ pub(crate) fn connect_by_name(
     host: (&str, Family),
     mut rules: Rules,
 ) -> Result<(), Error> {
+    bev.key()?;
     let socket = bev
         .layer::<Socket>()
         .ok_or_else(|| Error::new(Kind::Unsupported, "bufferevent", "connect_hostname"))?;

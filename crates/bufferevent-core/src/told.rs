@@ -1,0 +1,315 @@
+//! Operations that need no answer, and locks by hand.
+//!
+//! # Invariants
+//! - An operation that needs no answer is done now, or is in the inbox of its domain when its call returns; see `inbox.rs`.
+//! - It is put there only if the thread holds another domain and this one is busy, or if others wait there already.
+
+use std::any::Any;
+
+use evbuffer::EvBuffer;
+use evreactor_core::sync::atomic::Ordering;
+
+use crate::bev::{Bev, Handle};
+use crate::buffers::refused;
+use crate::core::{Core, Facts};
+use crate::domain::Lock;
+use crate::error::{Error, Kind};
+use crate::held::{self, Held, Holder};
+use crate::inbox::{self, Inbox, Operation};
+use crate::node::{End, Index, Pending};
+use crate::published::{Is, Published};
+use crate::pump;
+
+/// Holds the lock of a bufferevent's whole stack or pair. Not held against its own thread.
+#[must_use = "the lock is released when this is dropped"]
+pub struct Guard<'a> {
+    // In this order: it counts until it is let go.
+    lock: Lock<'a>,
+    _held: Held,
+    /// `None` where nobody else may look: without THREADSAFE.
+    inbox: Option<&'a Inbox>,
+}
+
+impl<'a> Guard<'a> {
+    #[track_caller]
+    fn new(bev: &'a Bev, lock: Lock<'a>) -> Self {
+        let inbox = bev.0.domain.inbox();
+        if let Some(inbox) = inbox
+            && inbox.guard_taken() == 1
+        {
+            lock.borrow_mut().facts.insert(Facts::GUARDED);
+        }
+        Self {
+            lock,
+            _held: Held::new(bev.0.domain.address(), Holder::Hand),
+            inbox,
+        }
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if let Some(inbox) = self.inbox
+            && inbox.guard_let_go() == 0
+        {
+            let mut core = self.lock.borrow_mut();
+            core.facts.remove(Facts::GUARDED);
+            core.publish_when_let_go();
+        }
+    }
+}
+
+impl Bev {
+    /// Takes the lock of the whole stack or pair: several operations under it are one to other threads. Recursive.
+    /// Without THREADSAFE it only checks the thread.
+    ///
+    /// While it is held, this thread waits for nobody: operations on another stack that is busy just then are done later by that one's
+    /// loop, or answer [`Kind::Busy`] if they need an answer. Do not run a loop, or wait for one, meanwhile.
+    ///
+    /// # Errors
+    /// [`Kind::WrongThread`]; [`Kind::Busy`] if another thread has it and this one holds the lock of another stack.
+    ///
+    /// # Panics
+    /// In debug builds, if this thread holds another stack by hand: see [`lock_both`](Self::lock_both).
+    #[doc(alias = "bufferevent_lock")]
+    #[doc(alias = "bufferevent_unlock")]
+    #[track_caller]
+    pub fn lock(&self) -> Result<Guard<'_>, Error> {
+        held::check_by_hand(self.0.domain.address());
+        Ok(Guard::new(self, self.0.domain.enter("lock")?))
+    }
+
+    /// Takes the locks of this bufferevent and of another, which may be on another loop: operations on both are one to other threads.
+    /// Whoever takes two locks takes them by this call, which has an order, so that no two threads wait for each other.
+    ///
+    /// # Errors
+    /// [`Kind::WrongThread`]; [`Kind::Busy`] if another thread has one of them and this thread holds the lock of a third.
+    ///
+    /// # Panics
+    /// In debug builds, if this thread holds a third by hand.
+    #[track_caller]
+    pub fn lock_both<'a>(&'a self, other: &'a Self) -> Result<(Guard<'a>, Guard<'a>), Error> {
+        const OPERATION: &str = "lock_both";
+        let (here, there) = (&self.0.domain, &other.0.domain);
+        held::check_by_hand(here.address());
+        held::check_by_hand(there.address());
+        if !here.may_enter() || !there.may_enter() {
+            return Err(Error::new(Kind::WrongThread, "bufferevent", OPERATION));
+        }
+        let (first, second) = if here.address() <= there.address() {
+            (here, there)
+        } else {
+            (there, here)
+        };
+        let (lower, higher) = if held::anything() {
+            (first.enter(OPERATION)?, second.enter(OPERATION)?)
+        } else {
+            (first.lock_in_order(), second.lock_in_order())
+        };
+        let (mine, others) = if here.address() <= there.address() {
+            (lower, higher)
+        } else {
+            (higher, lower)
+        };
+        Ok((Guard::new(self, mine), Guard::new(other, others)))
+    }
+
+    /// An operation that needs no answer.
+    pub(crate) fn told_on(
+        &self,
+        operation: &'static str,
+        change: impl FnOnce(&mut Core, Index) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        let mut change = Some(change);
+        let attempt = self.0.domain.attempt(operation, |core| {
+            let change = change.take().expect("it is attempted once");
+            self.node_of(core, operation)
+                .and_then(|index| change(core, index))
+        })?;
+        match (attempt, change) {
+            (Some(result), _) => result,
+            (None, Some(change)) => {
+                self.post(operation, Box::new(move |bev| bev.on(operation, change)))
+            }
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// As [`told_on`](Self::told_on), for what only the top of a stack may do.
+    pub(crate) fn told_own(
+        &self,
+        operation: &'static str,
+        change: impl FnOnce(&mut Core, Index) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        let mut change = Some(change);
+        let attempt = self.0.domain.attempt(operation, |core| {
+            let change = change.take().expect("it is attempted once");
+            self.top_node_of(core, operation)
+                .and_then(|index| change(core, index))
+        })?;
+        match (attempt, change) {
+            (Some(result), _) => result,
+            (None, Some(change)) => {
+                self.post(operation, Box::new(move |bev| bev.own(operation, change)))
+            }
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// The node that this handle names.
+    #[inline]
+    pub(crate) fn node_of(&self, core: &Core, operation: &'static str) -> Result<Index, Error> {
+        let Handle {
+            index, generation, ..
+        } = *self.0;
+        match core.find(index, generation) {
+            Some(_) => Ok(index),
+            None => Err(Error::new(Kind::Freed, "bufferevent", operation)),
+        }
+    }
+
+    /// The node that this handle names, if nothing covers it.
+    #[inline]
+    pub(crate) fn top_node_of(&self, core: &Core, operation: &'static str) -> Result<Index, Error> {
+        let Handle {
+            index, generation, ..
+        } = *self.0;
+        match core.find(index, generation) {
+            None => Err(Error::new(Kind::Freed, "bufferevent", operation)),
+            Some(node) if node.covered() => Err(Error::new(Kind::Covered, node.name(), operation)),
+            Some(_) => Ok(index),
+        }
+    }
+
+    /// Puts an operation into the domain's inbox.
+    #[cold]
+    pub(crate) fn post(&self, name: &'static str, operation: Operation) -> Result<(), Error> {
+        self.may_post(name, 0)?;
+        inbox::post(self, name, 0, true, operation)
+    }
+
+    /// Puts bytes for the output into the domain's inbox. `limited` is false if they were taken from somewhere that they cannot go back
+    /// to.
+    #[cold]
+    pub(crate) fn post_bytes(
+        &self,
+        name: &'static str,
+        count: usize,
+        limited: bool,
+        add: impl FnOnce(&mut EvBuffer) -> Result<(), evbuffer::Error>,
+    ) -> Result<(), Error> {
+        self.may_post(name, if limited { count } else { 0 })?;
+        let mut bytes = EvBuffer::new();
+        add(&mut bytes).map_err(|error| refused(name, error))?;
+        let operation: Operation = Box::new(move |bev| bev.write_posted(name, &mut bytes));
+        inbox::post(self, name, count, false, operation)
+    }
+
+    /// What can be said of an operation at once, and whether the inbox takes it.
+    pub(crate) fn may_post(&self, name: &'static str, bytes: usize) -> Result<(), Error> {
+        let refusal = |kind| Err(Error::new(kind, "bufferevent", name));
+        let (Some(inbox), Some(published)) = (self.0.domain.inbox(), self.published()) else {
+            return refusal(Kind::Busy);
+        };
+        if published.is(Is::FREED) {
+            return refusal(Kind::Freed);
+        }
+        if bytes > 0 && published.is(Is::COVERED) {
+            return refusal(Kind::Covered);
+        }
+        if bytes > 0 && published.is(Is::ENDED) {
+            return refusal(Kind::Ended);
+        }
+        if bytes > published.max_output_left() || !inbox.takes(bytes) {
+            return refusal(Kind::Full);
+        }
+        Ok(())
+    }
+
+    /// Bytes of output that wait in the inbox.
+    #[inline]
+    pub(crate) fn posted(&self) -> usize {
+        self.published()
+            .map_or(0, |published| published.posted().load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn count_posted(&self, bytes: usize) {
+        if let Some(published) = self.published() {
+            published.posted().fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn discount_posted(&self, bytes: usize) {
+        if let Some(published) = self.published() {
+            published.posted().fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// An operation that was taken in has failed: the handler hears of it.
+    #[cold]
+    pub(crate) fn refused_later(&self, bytes: usize, error: Error) {
+        // That it was freed, the handler knows or cannot hear. An end is told by itself, but not that bytes were lost by it.
+        let told = error.kind() == Kind::Freed || (error.kind() == Kind::Ended && bytes == 0);
+        if !told {
+            // Freed meanwhile: then nobody hears.
+            let _ = self.on("posted", |core, index| {
+                core.refused_later(index, error);
+                Ok(())
+            });
+        }
+    }
+
+    /// User code in an operation that was taken in has panicked: a drop.
+    #[cold]
+    pub(crate) fn panicked_later(&self, payload: Box<dyn Any + Send>) {
+        let Handle {
+            index, generation, ..
+        } = *self.0;
+        if let Ok(cell) = self.0.domain.hold("posted") {
+            pump::panicked(&cell, index, generation, "posted operation", payload);
+        }
+    }
+}
+
+impl Core {
+    /// Tells that an operation that was taken in has failed. Without memory for its bytes the output has a gap, and has failed too.
+    fn refused_later(&mut self, index: Index, error: Error) {
+        let open = self.node(index).write_end == End::Open;
+        if error.kind() == Kind::OutOfMemory && open {
+            return self.failed_output(index, &error);
+        }
+        let top = self.top_of(index);
+        let node = self.node(top);
+        if node.write_end != End::Failed {
+            node.extras().write_error = Some(error);
+            self.tell(top, Pending::WRITE_END);
+        }
+    }
+}
+
+impl Published {
+    /// As [`Bev::room`], of what is published.
+    pub(crate) fn room(handle: &Handle) -> usize {
+        let mut queued = 0_usize;
+        let mut next = None;
+        loop {
+            let at: &Handle = next.as_deref().unwrap_or(handle);
+            let Some(published) = at.published().filter(|here| !here.is(Is::FREED)) else {
+                return if next.is_some() { usize::MAX } else { 0 };
+            };
+            let posted = published.posted().load(Ordering::Relaxed);
+            queued = queued
+                .saturating_add(published.output())
+                .saturating_add(posted);
+            let mark = published.watermark(crate::Direction::Write);
+            if mark.high() != 0 {
+                return mark.room(queued);
+            }
+            let below = published.below.upgrade();
+            if below.is_none() {
+                return usize::MAX;
+            }
+            next = below;
+        }
+    }
+}
