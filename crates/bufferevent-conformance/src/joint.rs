@@ -8,7 +8,7 @@ use bufferevent_testkit::{ManualClock, Told, record};
 use evreactor::{EventLoop, LoopHandle};
 use evreactor_core::{Clock, Host};
 
-use crate::{anatomy, callbacks, end, flush, general, life, marks, rates, timeouts};
+use crate::{anatomy, callbacks, end, flush, general, life, marks, rates, threads, timeouts};
 
 /// Two joined bufferevents at a time, of one type on one loop.
 pub trait Joint {
@@ -181,6 +181,7 @@ pub fn check_all(make: &dyn Fn() -> Box<dyn Joint>) {
         flush::CHECKS,
         life::CHECKS,
         rates::CHECKS,
+        threads::CHECKS,
     ];
     let mut failed = Vec::new();
     for (name, check) in suites.into_iter().flatten() {

@@ -43,6 +43,7 @@ mod rates;
 #[cfg(unix)]
 mod sockets;
 mod stacks;
+mod threads;
 mod timeouts;
 
 pub use joint::{Joint, check_all};
