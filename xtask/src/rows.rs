@@ -93,7 +93,7 @@ const SPEC: &[Row] = &[
     now("C10", "callbacks triggered by hand"),
     now("C11", "the order of one delivery round"),
     now("O1", "what free closes and what survives it"),
-    later("O2", "use from any thread, or refused"),
+    now("O2", "use from any thread, or refused"),
     now("O3", "deferred callbacks run from the loop"),
     now("O4", "the lock released while a callback runs"),
     now("O5", "no cycle of callbacks grows the stack"),
@@ -240,7 +240,7 @@ const FAULTS: &[Row] = &[
     now("F84", "re-entry of every operation, a million deep"),
     now("F85", "a panic in a callback"),
     now("F86", "free on another thread with deferred work"),
-    later("F87", "locks taken in both orders"),
+    now("F87", "locks taken in both orders"),
     now("F88", "unlocked callbacks without deferral"),
     now("F89", "signals and fork in mid-loop"),
     later(

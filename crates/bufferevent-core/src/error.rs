@@ -36,9 +36,10 @@ pub enum Kind {
     Freed,
     /// Another bufferevent is stacked on this one and owns its data.
     Covered,
-    /// The piece that the call needs is lent to user code further up the call stack.
+    /// The piece that the call needs is lent to user code further up the call stack; or another thread is in there, and this one cannot wait,
+    /// since it holds the lock of another stack.
     Busy,
-    /// A confined bufferevent was used from a thread that is not its loop's.
+    /// A confined bufferevent, or what stays on the loop's thread of any, was used from another thread.
     WrongThread,
     /// The direction has ended: the stream was finished, or has failed.
     Ended,
@@ -187,9 +188,11 @@ impl fmt::Display for Error {
         let why = match self.0.kind {
             Kind::Freed => "the bufferevent was freed",
             Kind::Covered => "another bufferevent is stacked on this one",
-            Kind::Busy => "the buffer or layer is lent to code further up the call stack",
+            Kind::Busy => {
+                "in use: lent to code further up the call stack, or by another thread while this one holds another stack's lock"
+            }
             Kind::WrongThread => {
-                "used from a thread that is not its loop's; make it with Options::THREADSAFE"
+                "used from a thread that is not its loop's; make it with Options::THREADSAFE, or post the call to its loop"
             }
             Kind::Ended => "this direction has ended",
             Kind::Full => "the output is full",
