@@ -32,7 +32,7 @@ const SECONDS: &str = "BUFFEREVENT_CROSSWISE_SECONDS";
 const SHORT: Duration = Duration::from_millis(1500);
 
 /// Time to come to an end after the random part: much longer than it takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a user leaves waiting in an output, in bytes.
 const ENOUGH: usize = 64 * 1024;
@@ -288,6 +288,19 @@ fn user(mut ends: Vec<Outer>, all: &[Bev], seed: u64, span: Duration) {
     }
 }
 
+/// How all ends stand, for who has to find out why.
+fn appearances(all: &[Bev]) -> String {
+    let lines = all.iter().map(|bev| {
+        let held = (
+            bev.suspended(Direction::Read),
+            bev.suspended(Direction::Write),
+        );
+        let (stats, enabled, full) = (bev.stats(), bev.enabled(), bev.is_full());
+        format!("\n  {enabled:?} held {held:?} full {full} {stats:?}")
+    });
+    lines.collect()
+}
+
 fn crosswise(make: Make) {
     spec!(O2, G7);
     fault!(F87);
@@ -318,7 +331,7 @@ fn crosswise(make: Make) {
     for _ in 0..2 {
         match is_done.recv_timeout(span + PATIENCE) {
             Ok(()) => {}
-            Err(RecvTimeoutError::Timeout) => panic!("the threads wait for each other"),
+            Err(RecvTimeoutError::Timeout) => panic!("stuck: {}", appearances(&all)),
             Err(RecvTimeoutError::Disconnected) => panic!("a user has panicked"),
         }
     }

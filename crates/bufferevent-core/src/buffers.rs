@@ -275,11 +275,10 @@ impl Output<'_> {
     pub fn append_from(&self, input: &Input<'_>) -> Result<usize, Error> {
         const OPERATION: &str = "append_from";
         let (here, there) = (&self.0.0, &input.0.0);
-        let behind = here.domain.has_posted();
-        if std::sync::Arc::ptr_eq(here, there) && !behind {
+        if std::sync::Arc::ptr_eq(here, there) {
             return self.turn_around(OPERATION);
         }
-        if std::sync::Arc::ptr_eq(&here.domain, &there.domain) && !behind {
+        if std::sync::Arc::ptr_eq(&here.domain, &there.domain) {
             return self.0.own(OPERATION, |core, to| {
                 let Some(source) = core.find_mut(there.index, there.generation) else {
                     return Err(Error::new(Kind::Freed, "bufferevent", OPERATION));
@@ -312,9 +311,9 @@ impl Output<'_> {
             .0
             .own(OPERATION, |core, to| core.may_write(to, OPERATION, waiting));
         match may {
-            Ok(()) if !behind => {}
-            Err(error) if error.kind() != Kind::Busy => return Err(error),
-            Ok(()) | Err(_) => self.0.may_post(OPERATION, waiting)?,
+            Ok(()) => {}
+            Err(error) if error.kind() == Kind::Busy => self.0.may_post(OPERATION, waiting)?,
+            Err(error) => return Err(error),
         }
         let mut moving = EvBuffer::new();
         let count = input.move_to(waiting, &mut moving)?;

@@ -26,8 +26,8 @@ set! {
         PAIRED = 2;
         /// Other threads may look and enter.
         SHARED = 4;
-        /// The user holds the lock of a shared one by hand.
-        GUARDED = 8;
+        /// The lock of a shared one is kept while code of others runs.
+        KEPT = 8;
     }
 }
 

@@ -45,6 +45,20 @@ pub(crate) struct Hold<'a> {
     // In this order: it counts until it is let go.
     lock: Lock<'a>,
     _held: Held,
+    /// `None` where nobody else may look or wait: without THREADSAFE.
+    inbox: Option<&'a Inbox>,
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        if let Some(inbox) = self.inbox
+            && inbox.let_go() == 0
+        {
+            let mut core = self.lock.borrow_mut();
+            core.facts.remove(Facts::KEPT);
+            core.publish_when_let_go();
+        }
+    }
 }
 
 impl Deref for Hold<'_> {
@@ -197,10 +211,12 @@ impl Domain {
         if !self.may_enter() {
             return Err(Error::new(Kind::WrongThread, "bufferevent", operation));
         }
-        match self.cell.try_lock() {
-            Some(lock) => Ok(lock),
-            None => self.enter_busy(operation),
-        }
+        let lock = match self.cell.try_lock() {
+            Some(lock) => lock,
+            None => self.enter_busy(operation)?,
+        };
+        self.catch_up(&lock);
+        Ok(lock)
     }
 
     #[cold]
@@ -221,11 +237,57 @@ impl Domain {
     }
 
     /// Keeps the lock while code of others runs.
-    pub(crate) fn keep<'a>(&self, lock: Lock<'a>) -> Hold<'a> {
+    pub(crate) fn keep<'a>(&'a self, lock: Lock<'a>) -> Hold<'a> {
+        self.keep_as(lock, Holder::Call)
+    }
+
+    /// As [`keep`](Self::keep), and says for whom.
+    #[track_caller]
+    pub(crate) fn keep_as<'a>(&'a self, lock: Lock<'a>, holder: Holder) -> Hold<'a> {
+        let inbox = self.inbox();
+        if let Some(inbox) = inbox
+            && inbox.keep() == 1
+        {
+            lock.borrow_mut().facts.insert(Facts::KEPT);
+        }
         Hold {
             lock,
-            _held: Held::new(self.address(), Holder::Call),
+            _held: Held::new(self.address(), holder),
+            inbox,
         }
+    }
+
+    /// Whoever has just taken the lock does what waits in the inbox first. Not who had it before: what came since comes later.
+    #[inline]
+    pub(crate) fn catch_up(&self, lock: &Lock<'_>) {
+        if let Some(inbox) = self.inbox()
+            && inbox.is_outstanding()
+        {
+            self.carry_out(lock, inbox);
+        }
+    }
+
+    #[cold]
+    fn carry_out(&self, lock: &Lock<'_>, inbox: &Inbox) {
+        let had_before = {
+            let mut core = lock.borrow_mut();
+            let had_before = core.running || core.facts.contains(Facts::KEPT);
+            if !had_before {
+                inbox.keep();
+                core.facts.insert(Facts::KEPT);
+            }
+            had_before
+        };
+        if had_before {
+            return;
+        }
+        let held = Held::new(self.address(), Holder::Call);
+        inbox.carry_out_all();
+        drop(held);
+        inbox.let_go();
+        let mut core = lock.borrow_mut();
+        core.facts.remove(Facts::KEPT);
+        core.publish_when_let_go();
     }
 
     /// Enters for one operation of the user's: checks the thread, changes the state, and has the pump run what
@@ -256,21 +318,13 @@ impl Domain {
         if !self.may_enter() {
             return Err(Error::new(Kind::WrongThread, "bufferevent", operation));
         }
-        if self.has_posted() {
-            return Ok(None);
-        }
         let cell = match self.cell.try_lock() {
             Some(lock) => lock,
             None if held::anything() => return Ok(None),
             None => self.cell.lock(),
         };
+        self.catch_up(&cell);
         Ok(Some(self.change(cell, change)))
-    }
-
-    /// Whether operations wait in the inbox: then those that come now go behind them.
-    #[inline]
-    pub(crate) fn has_posted(&self) -> bool {
-        self.inbox().is_some_and(Inbox::is_outstanding)
     }
 
     /// Changes the state under the lock, and lets go of it before the pump gets going.

@@ -7,6 +7,9 @@
 
 use std::cell::RefCell;
 
+use evreactor_core::sync::Arc;
+use evreactor_core::{Phase, Ready, Target};
+
 use crate::bev::{Bev, Handle};
 use crate::core::Core;
 use crate::direction::{Direction, Directions};
@@ -35,9 +38,6 @@ impl Bev {
         match self.own("flush", |_, _| Ok(())) {
             Err(error) if error.kind() == Kind::Busy => return self.flush_posted(direction, mode),
             refused => refused?,
-        }
-        if domain.has_posted() {
-            return self.flush_posted(direction, mode);
         }
         if !domain.on_loop_thread() {
             return self.flush_later(direction, mode);
@@ -85,7 +85,10 @@ impl Bev {
     /// From another thread only the state is changed; the loop does the rest.
     fn flush_later(&self, direction: Direction, mode: Mode) -> Result<Flushed, Error> {
         if direction == Direction::Read {
-            return self.flush_posted(direction, mode);
+            let target = Arc::new(ReadLater(self.clone(), mode));
+            // A closed loop reads nothing any more.
+            let _ = self.0.domain.host.schedule(Phase::Turn, target, 0);
+            return Ok(Flushed::Nothing);
         }
         self.own("flush", |core, index| {
             match mode {
@@ -100,9 +103,9 @@ impl Bev {
         })
     }
 
-    /// The loop flushes, in its next turn, behind what waits there already.
+    /// The domain is busy, and this thread cannot wait.
     fn flush_posted(&self, direction: Direction, mode: Mode) -> Result<Flushed, Error> {
-        let operation = move |bev: &Self| bev.flush_now(direction, mode).map(drop);
+        let operation = move |bev: &Self| bev.flush_later(direction, mode).map(drop);
         self.post("flush", Box::new(operation))?;
         Ok(Flushed::Nothing)
     }
@@ -121,6 +124,18 @@ impl Bev {
             Ok(())
         })
     }
+}
+
+/// A flush of the reading side, in the loop's next turn.
+struct ReadLater(Bev, Mode);
+
+impl Target for ReadLater {
+    fn run(&self, _key: u64) {
+        // Freed or covered meanwhile: then there is nothing to flush.
+        let _ = self.0.flush_now(Direction::Read, self.1);
+    }
+    fn expired(&self, _key: u64) {}
+    fn ready(&self, _key: u64, _ready: Ready) {}
 }
 
 /// The indices from `index` down to its transport.

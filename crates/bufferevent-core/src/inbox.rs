@@ -1,14 +1,15 @@
 //! What waits for a domain's loop: operations of threads that could not wait for the domain's lock.
 //!
 //! A thread that holds one domain never waits for another (`held.rs`). If that one is busy just then, an operation that needs no answer is
-//! put here, and the domain's loop runs it in its next turn, with nothing held. `Ok` means that it was taken in; if it
-//! fails later, that is told as an event.
+//! put here. The domain's loop is called to do it; but whoever takes the lock before that does it first. `Ok` means that it was taken in;
+//! if it fails later, that is told as an event.
 //!
 //! # Invariants
-//! - In order: while one is outstanding, those that come later are put behind it. It counts as outstanding until it has been done.
+//! - In order: what is put here comes behind what was put here before, and before whatever is done under a lock that is taken
+//!   later. Who had the lock at that time goes on undisturbed: operations under one lock are one.
 //! - Bytes that wait here count as output of their bufferevent.
 //! - At most [`MAX_OPERATIONS`], and [`MAX_BYTES`] but for the last one, wait; after that the answer is `Full`.
-//! - While anything waits, the loop has a call that will run it, or is gone; then what waits is dropped.
+//! - While anything waits, the loop has a call that will do it, or is gone; then what waits is dropped.
 //! - The lock here is a leaf: nothing is called, taken or dropped under it.
 
 use std::collections::VecDeque;
@@ -21,7 +22,6 @@ use evreactor_core::{LoopClosed, Phase, Ready, Target};
 use crate::bev::Bev;
 use crate::domain::Domain;
 use crate::error::{Error, Kind};
-use crate::held::{self, LetGo};
 use crate::pump::{self, Active};
 
 /// Operations that may wait for one domain: with what they point to, a few MiB.
@@ -53,15 +53,15 @@ struct Queue {
 pub(crate) struct Inbox {
     queue: Mutex<Queue>,
     outstanding: AtomicUsize,
-    /// Guards by which the user holds the domain's lock; changed by its holder alone.
-    guards: AtomicUsize,
+    /// How often the domain's lock is kept; changed by its holder alone.
+    keepers: AtomicUsize,
 }
 
 impl Inbox {
     /// Whether anything was put here that has not been done.
     #[inline]
     pub(crate) fn is_outstanding(&self) -> bool {
-        // Pairs with the release in `carry_out`: who sees none comes behind what was done.
+        // Who has taken the lock sees what those put here whom it has heard of. Others may be in the act; they come later.
         self.outstanding.load(Ordering::Acquire) > 0
     }
 
@@ -70,14 +70,14 @@ impl Inbox {
         self.queue.lock().takes(bytes)
     }
 
-    /// Another guard. Answers how many there are.
-    pub(crate) fn guard_taken(&self) -> usize {
-        self.guards.fetch_add(1, Ordering::Relaxed) + 1
+    /// The lock is kept once more. Answers how often it is.
+    pub(crate) fn keep(&self) -> usize {
+        self.keepers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A guard is let go. Answers how many are left.
-    pub(crate) fn guard_let_go(&self) -> usize {
-        self.guards.fetch_sub(1, Ordering::Relaxed) - 1
+    /// The lock is kept once less. Answers how often it is.
+    pub(crate) fn let_go(&self) -> usize {
+        self.keepers.fetch_sub(1, Ordering::Relaxed) - 1
     }
 
     /// Puts an operation behind the others. `None` if that is past a limit, else whether the loop has yet to be called.
@@ -92,6 +92,16 @@ impl Inbox {
         queue.bytes += posted.bytes;
         queue.posted.push_back(posted);
         Some(!std::mem::replace(&mut queue.scheduled, true))
+    }
+
+    /// Does what was there when it began; its caller has the domain's lock.
+    pub(crate) fn carry_out_all(&self) {
+        let count = self.queue.lock().posted.len();
+        for _ in 0..count {
+            let next = self.queue.lock().posted.pop_front();
+            let Some(posted) = next else { break };
+            self.carry_out(posted);
+        }
     }
 
     /// One operation, in its turn.
@@ -115,6 +125,15 @@ impl Inbox {
         self.queue.lock().bytes -= bytes;
         bev.discount_posted(bytes);
         self.outstanding.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Has the loop come back to what waits.
+    fn later(&self, domain: &Arc<Domain>) {
+        let first = !std::mem::replace(&mut self.queue.lock().scheduled, true);
+        if first {
+            // A closed loop drops it.
+            let _ = schedule(domain);
+        }
     }
 
     /// The loop is gone: drops what waits.
@@ -203,28 +222,21 @@ pub(crate) fn post(
     Ok(())
 }
 
-/// The domain's turn: carries out what was there when it began. It runs with nothing held, and the pump after all of it, so
-/// that many writes leave together.
+/// The domain's turn: does what waits, and the pump after all of it, so that many writes leave together.
 fn run(domain: &Arc<Domain>) {
     let Some(inbox) = domain.inbox() else { return };
-    let free = !held::by_count();
-    let Some(active) = free.then(Active::begin).flatten() else {
-        // A loop that is driven by code that holds a lock: not now. A closed loop has dropped all of it.
-        let _ = schedule(domain);
-        return;
-    };
-    let let_go = LetGo::begin();
-    let count = {
-        let mut queue = inbox.queue.lock();
-        queue.scheduled = false;
-        queue.posted.len()
-    };
-    for _ in 0..count {
-        let next = inbox.queue.lock().posted.pop_front();
-        let Some(posted) = next else { break };
-        inbox.carry_out(posted);
+    inbox.queue.lock().scheduled = false;
+    let active = Active::begin();
+    match domain.lock_unless_holding() {
+        Some(lock) => domain.catch_up(&lock),
+        None => inbox.later(domain),
     }
-    drop(let_go);
-    drop(active);
-    pump::run_listed();
+    if inbox.is_outstanding() {
+        // A loop that is driven by code that holds the lock, or some came meanwhile.
+        inbox.later(domain);
+    }
+    if active.is_some() {
+        drop(active);
+        pump::run_listed();
+    }
 }

@@ -302,7 +302,7 @@ impl Core {
 
     /// The lock is about to be let go: shows how all stands, unless it stays held further up.
     pub(crate) fn publish_when_let_go(&self) {
-        if !self.running && !self.facts.contains(Facts::GUARDED) {
+        if !self.running && !self.facts.contains(Facts::KEPT) {
             self.publish();
         }
     }

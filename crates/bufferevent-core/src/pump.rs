@@ -131,6 +131,7 @@ pub(crate) fn run_ready(domain: &Domain, index: Index, generation: u32, ready: R
     }
     match active {
         Some(active) => {
+            domain.catch_up(&lock);
             run_steps(&lock);
             drop(lock);
             drain(&active);
@@ -172,7 +173,10 @@ fn drain_listed(_: &Active) {
             Listed::Run(domain) if runs < RUNS_PER_TURN => {
                 runs += 1;
                 match domain.lock_unless_holding() {
-                    Some(lock) => run_steps(&lock),
+                    Some(lock) => {
+                        domain.catch_up(&lock);
+                        run_steps(&lock);
+                    }
                     None => domain.schedule_run(),
                 }
             }
@@ -196,7 +200,9 @@ fn drain_listed(_: &Active) {
 
 #[inline(never)]
 pub(crate) fn run_domain(domain: &Domain) {
-    run_steps(&domain.lock());
+    let lock = domain.lock();
+    domain.catch_up(&lock);
+    run_steps(&lock);
 }
 
 /// The state of the domain that is pumped, borrowed. A step lets go of it around a call of a layer or a handler, and hands the next

@@ -337,11 +337,10 @@ impl Bev {
     #[doc(alias = "bufferevent_priority_set")]
     pub fn set_priority(&self, priority: Priority) -> Result<(), Error> {
         const OPERATION: &str = "set_priority";
-        let posts = self.0.domain.has_posted();
-        match (posts, self.0.domain.hold(OPERATION)) {
-            (false, Ok(_hold)) => self.set_priority_now(priority),
-            (false, Err(error)) if error.kind() != Kind::Busy => Err(error),
-            _ => self.post(
+        match self.0.domain.hold(OPERATION) {
+            Ok(_hold) => self.set_priority_now(priority),
+            Err(error) if error.kind() != Kind::Busy => Err(error),
+            Err(_) => self.post(
                 OPERATION,
                 Box::new(move |bev| bev.set_priority_now(priority)),
             ),

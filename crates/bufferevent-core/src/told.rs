@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! - An operation that needs no answer is done now, or is in the inbox of its domain when its call returns; see `inbox.rs`.
-//! - It is put there only if the thread holds another domain and this one is busy, or if others wait there already.
+//! - It is put there only if the thread holds another domain and this one is busy.
 
 use std::any::Any;
 
@@ -11,11 +11,11 @@ use evreactor_core::sync::atomic::Ordering;
 
 use crate::bev::{Bev, Handle};
 use crate::buffers::refused;
-use crate::core::{Core, Facts};
-use crate::domain::Lock;
+use crate::core::Core;
+use crate::domain::{Hold, Lock};
 use crate::error::{Error, Kind};
-use crate::held::{self, Held, Holder};
-use crate::inbox::{self, Inbox, Operation};
+use crate::held::{self, Holder};
+use crate::inbox::{self, Operation};
 use crate::node::{End, Index, Pending};
 use crate::published::{Is, Published};
 use crate::pump;
@@ -23,38 +23,14 @@ use crate::pump;
 /// Holds the lock of a bufferevent's whole stack or pair. Not held against its own thread.
 #[must_use = "the lock is released when this is dropped"]
 pub struct Guard<'a> {
-    // In this order: it counts until it is let go.
-    lock: Lock<'a>,
-    _held: Held,
-    /// `None` where nobody else may look: without THREADSAFE.
-    inbox: Option<&'a Inbox>,
+    _hold: Hold<'a>,
 }
 
 impl<'a> Guard<'a> {
     #[track_caller]
     fn new(bev: &'a Bev, lock: Lock<'a>) -> Self {
-        let inbox = bev.0.domain.inbox();
-        if let Some(inbox) = inbox
-            && inbox.guard_taken() == 1
-        {
-            lock.borrow_mut().facts.insert(Facts::GUARDED);
-        }
         Self {
-            lock,
-            _held: Held::new(bev.0.domain.address(), Holder::Hand),
-            inbox,
-        }
-    }
-}
-
-impl Drop for Guard<'_> {
-    fn drop(&mut self) {
-        if let Some(inbox) = self.inbox
-            && inbox.guard_let_go() == 0
-        {
-            let mut core = self.lock.borrow_mut();
-            core.facts.remove(Facts::GUARDED);
-            core.publish_when_let_go();
+            _hold: bev.0.domain.keep_as(lock, Holder::Hand),
         }
     }
 }
@@ -106,6 +82,8 @@ impl Bev {
         } else {
             (first.lock_in_order(), second.lock_in_order())
         };
+        first.catch_up(&lower);
+        second.catch_up(&higher);
         let (mine, others) = if here.address() <= there.address() {
             (lower, higher)
         } else {

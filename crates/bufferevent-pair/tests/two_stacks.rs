@@ -43,9 +43,42 @@ impl Holder {
 }
 
 #[test]
-fn what_needs_no_answer_is_taken_in_and_done_in_order_by_the_loop() {
+fn what_needs_no_answer_is_taken_in_and_done_in_order() {
     spec!(O2);
     fault!(F87);
+    for early in [false, true] {
+        taken_in(early);
+    }
+}
+
+#[test]
+fn operations_under_one_lock_are_not_parted_by_what_comes_meanwhile() {
+    spec!(O2, G7);
+    let events = Loop::new();
+    let (near, far) = shared(&events);
+    far.enable(READ).expect("it is there");
+    near.disable(WRITE).expect("it is there");
+    let lock = near.lock().expect("it is free");
+    near.write(b"one ").expect("it is open");
+    let other = near.clone();
+    thread::spawn(move || {
+        let events = Loop::new();
+        let (mine, _beyond) = shared(&events);
+        let _lock = mine.lock().expect("it is free");
+        other.write(b"from elsewhere").expect("taken in");
+    })
+    .join()
+    .expect("it waits for nobody");
+    near.write(b"lock, ").expect("it is open");
+    drop(lock);
+    near.enable(WRITE).expect("it is there");
+    events.run();
+    let mut bytes = [0; 32];
+    let count = far.read(&mut bytes).expect("it is there");
+    assert_eq!(&bytes[..count], b"one lock, from elsewhere");
+}
+
+fn taken_in(early: bool) {
     let events = Loop::new();
     let (mine, _beyond) = shared(&events);
     let (near, far) = shared(&events);
@@ -65,13 +98,18 @@ fn what_needs_no_answer_is_taken_in_and_done_in_order_by_the_loop() {
         assert_eq!(near.output().len(), 2, "what is posted counts");
         assert_eq!(near.stats().output, 2);
     }
-    holder.let_go();
-    // The lock is free, but what was taken in comes first.
-    near.write(b"3").expect("taken in");
-    assert_eq!(near.output().len(), 3);
     assert_eq!(near.watermark(Direction::Write).high(), 0, "not yet");
+    holder.let_go();
+    // Whoever takes the lock first does what was taken in; the loop does, if nobody else.
+    if early {
+        near.write(b"3").expect("it is open");
+        assert_eq!(near.watermark(Direction::Write).high(), 30);
+    } else {
+        events.run();
+        assert_eq!(near.watermark(Direction::Write).high(), 30);
+        near.write(b"3").expect("it is open");
+    }
     events.run();
-    assert_eq!(near.watermark(Direction::Write).high(), 30);
     let mut bytes = [0; 8];
     let count = far.read(&mut bytes).expect("it is there");
     assert_eq!(&bytes[..count], b"0123");
