@@ -21,13 +21,16 @@ pub(crate) const CHECKS: &[Check] = &[
 ];
 
 /// Bytes that go through in one run: many turns of the loop.
-const BYTES: usize = 96 * 1024;
+const BYTES: usize = 48 * 1024;
 
 /// What waits in an output before its writer rests, in bytes.
 const ENOUGH: usize = 32 * 1024;
 
 /// Longer than any run takes on a busy machine; reaching it is a failure.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a thread leaves to the others when it has nothing to do: the checks of other types run on the same cores.
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// The option sets under which threads share a bufferevent.
 fn shared() -> [Options; 3] {
@@ -85,7 +88,7 @@ fn run_until_done<T>(joint: &dyn Joint, threads: Vec<JoinHandle<T>>) -> Vec<T> {
     let began = Instant::now();
     while !threads.iter().all(JoinHandle::is_finished) {
         if !joint.turn() {
-            thread::yield_now();
+            thread::sleep(PAUSE);
         }
         assert!(
             began.elapsed() < PATIENCE,
@@ -157,7 +160,7 @@ fn meddle(bev: &Bev, random: &mut Random) {
             drop((bev.underlying(), format!("{bev:?}")));
         }
         14 => drop(bev.clone()),
-        _ => thread::yield_now(),
+        _ => thread::sleep(PAUSE),
     }
 }
 
@@ -186,7 +189,7 @@ fn write_all(bev: &Bev, seed: u64) {
         written += count;
         meddle(bev, &mut random);
         while bev.output().len() > ENOUGH {
-            thread::yield_now();
+            thread::sleep(PAUSE);
         }
     }
     bev.finish().expect("it is open");
@@ -209,7 +212,7 @@ fn read_all(bev: &Bev, seed: u64, ended: &AtomicBool) -> usize {
             return taken;
         }
         if count == 0 {
-            thread::yield_now();
+            thread::sleep(PAUSE);
         }
         // Reading that the end has disabled cannot be enabled again.
         if random.once_in(8) {
@@ -272,7 +275,7 @@ fn freed(joint: &dyn Joint) {
                         let _ = bev.trigger(READ, TriggerOptions::DEFER_CALLBACKS);
                         let _ = bev.input().drain(usize::MAX);
                         if random.once_in(4) {
-                            thread::yield_now();
+                            thread::sleep(PAUSE);
                         }
                     }
                 })
@@ -280,7 +283,7 @@ fn freed(joint: &dyn Joint) {
             let frees = |bev: Bev, pause: usize| {
                 thread::spawn(move || {
                     for _ in 0..pause {
-                        thread::yield_now();
+                        thread::sleep(PAUSE);
                     }
                     bev.free().expect("nobody else frees it");
                 })
