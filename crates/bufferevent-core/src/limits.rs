@@ -26,9 +26,9 @@ use crate::rate::{Bucket, Rate};
 /// A bufferevent's limits.
 #[derive(Default)]
 pub(crate) struct Limits {
-    read: Option<Bucket>,
-    write: Option<Bucket>,
-    member: Option<Member>,
+    pub(crate) read: Option<Bucket>,
+    pub(crate) write: Option<Bucket>,
+    pub(crate) member: Option<Member>,
     /// A layer took nothing of the part of its output that it was offered: it gets all the next time.
     starved: bool,
 }
@@ -302,7 +302,7 @@ impl Bev {
     /// [`Kind::Freed`], [`Kind::WrongThread`].
     #[doc(alias = "bufferevent_set_rate_limit")]
     pub fn set_rate_limit(&self, direction: Direction, rate: Option<Rate>) -> Result<(), Error> {
-        self.on("set_rate_limit", |core, index| {
+        self.told_on("set_rate_limit", move |core, index| {
             let now = core.host().now();
             core.change_limits(index, |limits| match (limits.bucket(direction), rate) {
                 (Some(bucket), Some(rate)) => bucket.set_rate(rate, now),
@@ -331,13 +331,16 @@ impl Bev {
     }
 
     fn bucket(&self, direction: Direction) -> Option<Bucket> {
-        self.peek(|node| {
-            let limits = node.extras.as_ref()?.limits.as_ref()?;
-            match direction {
-                Direction::Read => limits.read,
-                Direction::Write => limits.write,
-            }
-        })
+        self.peek(
+            |node| {
+                let limits = node.extras.as_ref()?.limits.as_ref()?;
+                match direction {
+                    Direction::Read => limits.read,
+                    Direction::Write => limits.write,
+                }
+            },
+            |published| published.rates(|rates| rates.bucket(direction)),
+        )
         .flatten()
     }
 
@@ -370,19 +373,26 @@ impl Bev {
     #[must_use]
     pub fn may_move(&self, direction: Direction) -> usize {
         let own = self.rate_level(direction).map_or(usize::MAX, bytes);
-        self.peek(|node| {
-            let single = match direction {
-                Direction::Read => node.max_single_read(),
-                Direction::Write => node.max_single_write(),
-            };
-            let limits = node
-                .extras
-                .as_ref()
-                .and_then(|extras| extras.limits.as_ref());
-            let member = limits.and_then(|limits| limits.member.as_ref());
-            let group = member.map_or(usize::MAX, |member| member.peek(direction));
-            single.min(own).min(group)
-        })
+        self.peek(
+            |node| {
+                let single = match direction {
+                    Direction::Read => node.max_single_read(),
+                    Direction::Write => node.max_single_write(),
+                };
+                let limits = node
+                    .extras
+                    .as_ref()
+                    .and_then(|extras| extras.limits.as_ref());
+                let member = limits.and_then(|limits| limits.member.as_ref());
+                let group = member.map_or(usize::MAX, |member| member.peek(direction));
+                single.min(own).min(group)
+            },
+            |published| {
+                let group = published.rates(|rates| Some(rates.share(direction)));
+                let single = published.max_single(direction);
+                single.min(own).min(group.unwrap_or(usize::MAX))
+            },
+        )
         .unwrap_or(0)
     }
 
@@ -407,10 +417,13 @@ impl Bev {
     /// The group that it is in.
     #[must_use]
     pub fn rate_group(&self) -> Option<RateGroup> {
-        self.peek(|node| {
-            let limits = node.extras.as_ref()?.limits.as_ref()?;
-            limits.member.as_ref().map(|member| member.group().clone())
-        })
+        self.peek(
+            |node| {
+                let limits = node.extras.as_ref()?.limits.as_ref()?;
+                limits.member.as_ref().map(|member| member.group().clone())
+            },
+            |published| published.rates(|rates| rates.group.clone()),
+        )
         .flatten()
     }
 

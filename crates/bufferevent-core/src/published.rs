@@ -15,16 +15,19 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use evreactor_core::Priority;
-use evreactor_core::sync::Weak;
 use evreactor_core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use evreactor_core::sync::{Mutex, Weak};
 
 use crate::bev::{Bev, Handle, Stats};
 use crate::core::{Core, Facts};
 use crate::direction::{Direction, Directions, Reasons};
 use crate::event::Deadline;
+use crate::group::RateGroup;
 use crate::handler::Interest;
+use crate::limits::Limits;
 use crate::node::{End, Flags, Index, Node};
 use crate::options::Options;
+use crate::rate::Bucket;
 use crate::resolve::ResolveError;
 use crate::set::set;
 use crate::watermark::Watermark;
@@ -43,6 +46,34 @@ set! {
 
 /// Not set.
 const NEVER: u64 = u64::MAX;
+
+/// How a limited bufferevent stands.
+pub(crate) struct Rates {
+    buckets: [Option<Bucket>; 2],
+    /// What the group lets pass, in bytes.
+    shares: [usize; 2],
+    pub(crate) group: Option<RateGroup>,
+}
+
+impl Rates {
+    fn of(limits: &Limits) -> Self {
+        let member = limits.member.as_ref();
+        let share = |direction| member.map_or(usize::MAX, |member| member.peek(direction));
+        Self {
+            buckets: [limits.read, limits.write],
+            shares: [share(Direction::Read), share(Direction::Write)],
+            group: member.map(|member| member.group().clone()),
+        }
+    }
+
+    pub(crate) fn bucket(&self, direction: Direction) -> Option<Bucket> {
+        self.buckets[direction as usize]
+    }
+
+    pub(crate) fn share(&self, direction: Direction) -> usize {
+        self.shares[direction as usize]
+    }
+}
 
 pub(crate) struct Published {
     /// The type of the layer.
@@ -66,6 +97,8 @@ pub(crate) struct Published {
     /// Nanoseconds.
     deadlines: [AtomicU64; Deadline::ALL.len()],
     resolve_error: OnceLock<ResolveError>,
+    /// `None` without limits. A lock of its own, which is a leaf.
+    rates: Mutex<Option<Box<Rates>>>,
 }
 
 impl Published {
@@ -88,6 +121,7 @@ impl Published {
             bytes_written: AtomicU64::new(0),
             deadlines: std::array::from_fn(|_| AtomicU64::new(NEVER)),
             resolve_error: OnceLock::new(),
+            rates: Mutex::new(None),
         }
     }
 
@@ -113,6 +147,12 @@ impl Published {
                 });
                 place.store(nanos, R);
             }
+            let rates = extras
+                .limits
+                .as_ref()
+                .map(|limits| Box::new(Rates::of(limits)));
+            let before = std::mem::replace(&mut *self.rates.lock(), rates);
+            drop(before); // With the lock let go.
         }
         if let Some(error) = node.resolve_error() {
             self.resolve_error.get_or_init(|| error.clone());
@@ -125,6 +165,8 @@ impl Published {
         self.facts.store(facts, Ordering::Relaxed);
         self.input.store(0, Ordering::Relaxed);
         self.output.store(0, Ordering::Relaxed);
+        let rates = self.rates.lock().take();
+        drop(rates);
     }
 
     fn byte(&self, place: u32) -> u8 {
@@ -205,6 +247,11 @@ impl Published {
     pub(crate) fn deadline(&self, deadline: Deadline) -> Option<Duration> {
         let nanos = self.deadlines[deadline.place()].load(Ordering::Relaxed);
         (nanos != NEVER).then(|| Duration::from_nanos(nanos))
+    }
+
+    /// A look at the limits, if there are any.
+    pub(crate) fn rates<R>(&self, look: impl FnOnce(&Rates) -> Option<R>) -> Option<R> {
+        look(self.rates.lock().as_deref()?)
     }
 
     pub(crate) fn resolve_error(&self) -> Option<ResolveError> {
