@@ -22,6 +22,7 @@ mod mutants;
 mod proved;
 mod records;
 mod rows;
+mod sanitize;
 mod workspace;
 
 use std::process::ExitCode;
@@ -49,10 +50,15 @@ the C interface (Linux; needs a C compiler, and valgrind for --test)
 fuzzing (needs cargo-fuzz and a C++ compiler; see fuzz/)
   fuzz [--seconds N] [TARGET..]   each target for N seconds: evbuffer, filter_stack, inflate, proxy, tls
 
+sanitizers (Linux on x86-64)
+  sanitize [address|thread] [--package NAME]..   the suite under AddressSanitizer with LeakSanitizer, and under ThreadSanitizer where the
+                             standard library's source is installed
+
 benchmarks (Linux; see bench/)
   bench net [--rounds N] [--seconds S] [--json FILE] [--backend mio|polling] [--ours COMMAND]
   bench buffer [--rounds N] [--json FILE]
   bench filter [--rounds N] [--seconds S] [--json FILE] [--plot FILE]
+  bench threads [--rounds N] [--seconds S] [--json FILE]
   bench instructions [--json FILE] [--backend mio|polling] [--ours COMMAND]
 ";
 
@@ -77,6 +83,7 @@ fn run(mut arguments: Arguments) -> Result<(), Failure> {
         Some("mutants") => mutants::run(arguments),
         Some("fuzz") => fuzz::run(arguments),
         Some("capi") => capi::run(arguments),
+        Some("sanitize") => sanitize::run(arguments),
         Some("bench") => bench::run(arguments),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");

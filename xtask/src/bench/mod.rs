@@ -1,4 +1,4 @@
-//! `cargo xtask bench net | buffer | filter | instructions`: the product against its peers, in one run.
+//! `cargo xtask bench net | buffer | filter | threads | instructions`: the product against its peers, in one run.
 //!
 //! Only ratios from one interleaved run mean anything on a shared machine, so every round runs every
 //! contender, in an order that rotates, and a ratio is taken within its round. What is judged is the
@@ -17,6 +17,7 @@ mod peers;
 mod statistics;
 mod system_calls;
 mod target;
+mod threads;
 mod tools;
 
 use std::path::Path;
@@ -36,9 +37,10 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
         Some("net") => net::run(arguments),
         Some("buffer") => buffer::run(arguments),
         Some("filter") => filter::run(arguments),
+        Some("threads") => threads::run(arguments),
         Some("instructions") => instructions::run(arguments),
         _ => Err(Failure::new(
-            "bench: which? net, buffer, filter or instructions",
+            "bench: which? net, buffer, filter, threads or instructions",
         )),
     }
 }

@@ -180,11 +180,21 @@ impl Server {
         core: usize,
         tracer: &[&str],
     ) -> Result<Running, Failure> {
+        self.start_on(service, &core.to_string(), tracer)
+    }
+
+    /// As [`start`](Self::start), on several cores: `0,2`.
+    pub(super) fn start_on(
+        &self,
+        service: Service,
+        cores: &str,
+        tracer: &[&str],
+    ) -> Result<Running, Failure> {
         let mut command = Command::new("sh");
         // A server of thousands of connections needs as many descriptors as the system lets it have.
         command.args(["-c", "ulimit -n \"$(ulimit -Hn)\"; exec \"$@\"", "sh"]);
         command
-            .args(["taskset", "-c", &core.to_string()])
+            .args(["taskset", "-c", cores])
             .args(tracer)
             .args(&self.program);
         if service == Service::Discard {
@@ -259,10 +269,20 @@ pub(super) struct Load {
 impl Peers {
     /// The load generator on its core; its modes are documented in `bench/c/loadgen.c`.
     pub(super) fn load(&self, server: &Running, load: Load, amount: f64, mode: &str) -> Command {
+        self.load_on(&self.cores.client.to_string(), server, load, amount, mode)
+    }
+
+    /// As [`load`](Self::load), on these cores.
+    fn load_on(
+        &self,
+        cores: &str,
+        server: &Running,
+        load: Load,
+        amount: f64,
+        mode: &str,
+    ) -> Command {
         let mut command = Command::new("taskset");
-        command
-            .args(["-c", &self.cores.client.to_string()])
-            .arg(&self.load_generator);
+        command.args(["-c", cores]).arg(&self.load_generator);
         let numbers = [server.port as usize, load.connections, load.message_bytes];
         command.args(numbers.map(|number| number.to_string()));
         command.args([amount.to_string(), server.pid().to_string(), mode.into()]);
@@ -278,6 +298,18 @@ impl Peers {
         mode: &str,
     ) -> Result<Value, Failure> {
         let line = workspace::output(&mut self.load(server, load, seconds, mode))?;
+        serde_json::from_str(&line).map_err(Failure::during("what the load generator measured"))
+    }
+
+    /// Runs a timed load of echoes beside the server, on the same cores.
+    pub(super) fn measure_beside(
+        &self,
+        cores: &str,
+        server: &Running,
+        load: Load,
+        seconds: f64,
+    ) -> Result<Value, Failure> {
+        let line = workspace::output(&mut self.load_on(cores, server, load, seconds, "echo"))?;
         serde_json::from_str(&line).map_err(Failure::during("what the load generator measured"))
     }
 
