@@ -55,7 +55,7 @@ impl Sanitizer {
         match self {
             Self::Address => (
                 "ASAN_OPTIONS",
-                "detect_leaks=1:detect_stack_use_after_return=1:strict_init_order=1:check_initialization_order=1",
+                "detect_leaks=1:allocator_may_return_null=1:detect_stack_use_after_return=0:check_initialization_order=1",
             ),
             Self::Thread => ("TSAN_OPTIONS", "halt_on_error=0:second_deadlock_stack=1"),
         }

@@ -28,6 +28,8 @@ set! {
         SHARED = 4;
         /// The lock of a shared one is kept while code of others runs.
         KEPT = 8;
+        /// The loop has a source of a transport here, and tells when it closes.
+        SOURCED = 0x80;
     }
 }
 

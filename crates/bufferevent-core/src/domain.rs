@@ -13,6 +13,7 @@
 
 use std::cell::RefCell;
 use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use evreactor_core::sync::{Arc, ReentrantMutex, ReentrantMutexGuard, ThreadNumber, thread_number};
 use evreactor_core::{Host, Phase, Ready, Target};
@@ -425,6 +426,14 @@ impl Target for Domain {
     }
 
     fn closed(&self) {
+        // They are called never again; and what they own may be what keeps their bufferevents.
+        let handlers = self.lock().borrow_mut().take_handlers();
+        for handler in handlers {
+            let dropped = catch_unwind(AssertUnwindSafe(|| drop(handler)));
+            if let Err(payload) = dropped {
+                self.host.caught_panic("drop", &*payload);
+            }
+        }
         pump::run(self, |core| {
             core.facts.insert(Facts::CLOSED);
             core.resting = false;

@@ -6,7 +6,7 @@
 //! 3. A freed bufferevent with CLOSE_ON_FREE takes the one below along, and so on down; without it the one
 //!    below is uncovered, with its unread bytes and what was enabled before.
 //! 4. One that loses its layer below hears of it as an error; one whose partner goes, as an EOF.
-//! 5. When the loop closes, what has no user is freed; the rest, when its last user leaves.
+//! 5. When the loop closes, handlers are dropped, and what has no user then is freed; the rest, when its last user leaves.
 //!    What waits to be told that all output is out hangs on the same look.
 //! 6. Without a user, a bufferevent lives while it is connecting, can still hear, has output to send, or has something
 //!    to tell its handler. That is looked at when an end was seen or an output emptied, not at every step.
@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use crate::context::Context;
 use crate::core::{Core, Facts};
 use crate::direction::Directions;
-use crate::handler::Interest;
+use crate::handler::{Handler, Interest};
 use crate::node::{End, Flags, Handling, Index, Link, NONE, Node, Pending};
 use crate::options::{Mode, Options};
 use crate::pump;
@@ -204,6 +204,17 @@ fn transport_hears(cell: &RefCell<Core>, top: Index) -> bool {
 }
 
 impl Core {
+    /// Takes all handlers out that do not run just now, for the caller to drop.
+    pub(crate) fn take_handlers(&mut self) -> Vec<Box<dyn Handler + Send>> {
+        let indices = self.indices();
+        let take = |index| {
+            let node = self.get_mut(index)?;
+            node.set_interest(Interest::EMPTY);
+            node.replace_handler(None)
+        };
+        indices.filter_map(take).collect()
+    }
+
     /// An output has become empty: some life may hang on that.
     pub(crate) fn emptied_output(&mut self, index: Index) {
         let top = self.top_of(index);

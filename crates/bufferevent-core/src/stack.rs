@@ -125,7 +125,15 @@ impl Bev {
             });
             pump::put_back(&cell, index, generation, layer);
         }
-        domain.operate(operation, |core| core.hand_up_connected(index, generation))?;
+        let tells = domain.operate(operation, |core| {
+            core.hand_up_connected(index, generation);
+            below != NONE || core.facts.intersects(Facts::SOURCED.union(Facts::PAIRED))
+        })?;
+        if !tells {
+            let target: Arc<dyn Target> = domain.clone();
+            // A loop that is closed already has nothing to tell.
+            let _ = domain.host.tell_closed(Arc::downgrade(&target));
+        }
         Ok(bev)
     }
 
@@ -174,6 +182,7 @@ impl Bev {
     /// [`Kind::Freed`], [`Kind::WrongThread`].
     pub fn target(&self) -> Result<(Arc<dyn Target>, u64), Error> {
         self.on("target", |core, index| {
+            core.facts.insert(Facts::SOURCED);
             core.target(index, Call::Ready)
                 .ok_or_else(|| Error::new(Kind::Freed, "bufferevent", "target"))
         })

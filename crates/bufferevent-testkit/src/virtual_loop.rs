@@ -8,12 +8,13 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use evreactor_core::sync::{Mutex, ThreadNumber, thread_number};
 use evreactor_core::{
-    AsHost, Clock, Host, LoopClosed, Moment, Phase, Priority, Target, TimerKey, TimerWheel,
+    AsHost, Clock, CloseList, Host, LoopClosed, Moment, Phase, Priority, Target, TimerKey,
+    TimerWheel,
 };
 
 /// Deferred callbacks per turn, as in the real loop.
@@ -32,7 +33,7 @@ struct State {
     timers: TimerWheel<Job>,
     panics: u64,
     closed: bool,
-    closing: Vec<Arc<dyn Target>>,
+    closing: CloseList,
     turns: u64,
 }
 
@@ -215,7 +216,7 @@ impl Drop for Loop {
         let closing = {
             let mut state = self.inner.state.lock();
             state.closed = true;
-            std::mem::take(&mut state.closing)
+            state.closing.take()
         };
         for target in closing {
             target.closed();
@@ -285,12 +286,12 @@ impl Host for Inner {
         removed.is_some()
     }
 
-    fn tell_closed(&self, target: Arc<dyn Target>) -> Result<(), LoopClosed> {
+    fn tell_closed(&self, target: Weak<dyn Target>) -> Result<(), LoopClosed> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(LoopClosed);
         }
-        state.closing.push(target);
+        state.closing.add(target);
         Ok(())
     }
 

@@ -63,3 +63,54 @@ fn what_is_held_is_closed_when_it_is_let_go() {
     peer.read_to_end(&mut rest).unwrap();
     assert_eq!(rest, b"!");
 }
+
+/// Counts its drops.
+struct Gone(std::sync::Arc<std::sync::atomic::AtomicUsize>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn handlers_that_own_each_others_bufferevents_go_with_the_loop() {
+    let gone = std::sync::Arc::default();
+    let (events, listener, _peer) = accepted(None);
+    let (near, far) = bufferevent::pair(&events).unwrap();
+    let lone = bufferevent::Builder::new(&events).unconnected().unwrap();
+    let all = [near, far, lone];
+    for (bev, other) in [(0, 1), (1, 0), (2, 2)] {
+        let owned = (Gone(std::sync::Arc::clone(&gone)), all[other].clone());
+        let handler = on_event(move |_, event: &Event| {
+            let (_gone, other) = &owned;
+            panic!("{event:?}, and {other:?}")
+        });
+        all[bev].set_handler(handler).unwrap();
+        all[bev].enable(READ).unwrap();
+    }
+    drop(all);
+    events.poll().unwrap();
+    let counted = || gone.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(counted(), 0, "they keep each other");
+    drop(listener);
+    drop(events);
+    assert_eq!(counted(), 3);
+}
+
+#[test]
+fn a_pair_that_nobody_holds_goes_with_the_loop() {
+    let gone = std::sync::Arc::default();
+    let events = EventLoop::new().unwrap();
+    let (near, far) = bufferevent::pair(&events).unwrap();
+    let owned = Gone(std::sync::Arc::clone(&gone));
+    near.set_handler(on_event(move |_, event: &Event| {
+        panic!("{event:?} {}", size_of_val(&owned))
+    }))
+    .unwrap();
+    near.enable(READ).unwrap();
+    far.enable(READ).unwrap();
+    drop((near, far));
+    drop(events);
+    assert_eq!(gone.load(std::sync::atomic::Ordering::Relaxed), 1);
+}

@@ -10,7 +10,7 @@
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::sync::ThreadNumber;
 use crate::{Moment, Ready};
@@ -52,12 +52,12 @@ pub trait Host: Send + Sync + 'static {
     /// Cancels a timer that has not fired. Returns whether there was one.
     fn disarm(&self, timer: TimerKey) -> bool;
 
-    /// Has the loop call [`Target::closed`], once, when it closes, on its thread: for who keeps something for the loop that is
-    /// neither scheduled, armed nor registered. This keeps no loop running.
+    /// Has the loop call [`Target::closed`], once, when it closes, on its thread, if `target` is still there then: for who keeps
+    /// something for the loop that is neither scheduled, armed nor registered. This keeps neither the target nor a loop running.
     ///
     /// # Errors
     /// [`LoopClosed`] if the loop is gone; the target is not called.
-    fn tell_closed(&self, target: Arc<dyn Target>) -> Result<(), LoopClosed>;
+    fn tell_closed(&self, target: Weak<dyn Target>) -> Result<(), LoopClosed>;
 
     /// Tells the loop that user code panicked, was caught, and what was freed for it: the loop logs and counts it.
     fn caught_panic(&self, what: &'static str, payload: &(dyn Any + Send));
@@ -95,6 +95,46 @@ pub trait Target: Send + Sync + 'static {
     /// The loop, with which a source is registered for this target, is closing: nothing will become ready any more. Called once per
     /// registration, and once for each [`Host::tell_closed`].
     fn closed(&self) {}
+}
+
+/// Those whom a loop tells that it closes.
+///
+/// # Invariants
+/// - At most half of them, and [`CloseList::FEW`], are gone already: the list does not grow with what came and went.
+#[derive(Default)]
+pub struct CloseList {
+    targets: Vec<Weak<dyn Target>>,
+    /// At this length those that are gone are thrown out.
+    look_at: usize,
+}
+
+impl CloseList {
+    /// So many are not worth a look.
+    pub const FEW: usize = 64;
+
+    /// Another one to tell.
+    pub fn add(&mut self, target: Weak<dyn Target>) {
+        if self.targets.len() >= self.look_at.max(Self::FEW) {
+            self.targets.retain(|target| target.strong_count() > 0);
+            self.look_at = 2 * self.targets.len();
+        }
+        self.targets.push(target);
+    }
+
+    /// Those that are still there.
+    #[must_use]
+    pub fn take(&mut self) -> Vec<Arc<dyn Target>> {
+        let targets = std::mem::take(&mut self.targets);
+        targets.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl fmt::Debug for CloseList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CloseList")
+            .field("len", &self.targets.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// When in a turn of the loop a scheduled call runs.
@@ -144,3 +184,31 @@ impl fmt::Display for LoopClosed {
 }
 
 impl Error for LoopClosed {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl Target for Nobody {
+        fn run(&self, _key: u64) {}
+        fn expired(&self, _key: u64) {}
+        fn ready(&self, _key: u64, _ready: Ready) {}
+    }
+
+    #[test]
+    fn what_came_and_went_leaves_no_trace_in_a_close_list() {
+        let mut list = CloseList::default();
+        let stays: Vec<Arc<dyn Target>> = (0..10).map(|_| Arc::new(Nobody) as _).collect();
+        for target in &stays {
+            list.add(Arc::downgrade(target));
+        }
+        for _ in 0..10_000 {
+            let goes: Arc<dyn Target> = Arc::new(Nobody);
+            list.add(Arc::downgrade(&goes));
+            assert!(list.targets.len() <= CloseList::FEW + 1);
+        }
+        assert_eq!(list.take().len(), 10);
+    }
+}

@@ -43,7 +43,7 @@ pub mod sync;
 mod time;
 mod wheel;
 
-pub use host::{AsHost, Host, LoopClosed, Phase, Priority, Target, TimerKey};
+pub use host::{AsHost, CloseList, Host, LoopClosed, Phase, Priority, Target, TimerKey};
 pub use ready::Ready;
 pub use time::{Clock, Moment, Monotonic};
 pub use wheel::TimerWheel;

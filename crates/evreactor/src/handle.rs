@@ -7,8 +7,8 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use evreactor_core::sync::ThreadNumber;
@@ -269,7 +269,7 @@ impl Host for LoopHandle {
         self.shared.disarm(timer)
     }
 
-    fn tell_closed(&self, target: Arc<dyn Target>) -> Result<(), LoopClosed> {
+    fn tell_closed(&self, target: Weak<dyn Target>) -> Result<(), LoopClosed> {
         self.shared.tell_closed(target)
     }
 

@@ -14,12 +14,14 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use evreactor_core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use evreactor_core::sync::{Mutex, ThreadNumber, thread_number};
-use evreactor_core::{Clock, Host, LoopClosed, Moment, Phase, Target, TimerKey, TimerWheel};
+use evreactor_core::{
+    Clock, CloseList, Host, LoopClosed, Moment, Phase, Target, TimerKey, TimerWheel,
+};
 
 use crate::agenda::{Agenda, Item};
 use crate::backend::{Features, Registrar};
@@ -65,7 +67,7 @@ pub(crate) struct Shared {
 struct Queue {
     closed: bool,
     /// Who asked to be told when the loop closes.
-    closing: Vec<Arc<dyn Target>>,
+    closing: CloseList,
     turn: VecDeque<Call>,
     /// By priority, most urgent first.
     deferred: Vec<VecDeque<Call>>,
@@ -94,7 +96,7 @@ impl Shared {
             agenda: Agenda::new(),
             queue: Mutex::new(Queue {
                 closed: false,
-                closing: Vec::new(),
+                closing: CloseList::default(),
                 turn: VecDeque::new(),
                 deferred: (0..priorities).map(|_| VecDeque::new()).collect(),
             }),
@@ -278,7 +280,7 @@ impl Shared {
         let (closing, queued) = {
             let mut queue = self.queue.lock();
             queue.closed = true;
-            let closing = std::mem::take(&mut queue.closing);
+            let closing = queue.closing.take();
             let deferred = queue
                 .deferred
                 .iter_mut()
@@ -383,13 +385,13 @@ impl Host for Shared {
         call.is_some()
     }
 
-    fn tell_closed(&self, target: Arc<dyn Target>) -> Result<(), LoopClosed> {
+    fn tell_closed(&self, target: Weak<dyn Target>) -> Result<(), LoopClosed> {
         let mut queue = self.queue.lock();
         if queue.closed {
             drop(queue); // Before the target is dropped.
             return Err(LoopClosed);
         }
-        queue.closing.push(target);
+        queue.closing.add(target);
         Ok(())
     }
 

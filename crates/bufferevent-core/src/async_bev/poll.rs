@@ -13,7 +13,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 
 use super::{AsyncBev, Elapsed};
 use crate::buffers::refused;
-use crate::core::Core;
+use crate::core::{Core, Facts};
 use crate::direction::{Direction, Directions};
 use crate::error::{Error, Kind};
 use crate::node::{End, Flags, Index, Link, NONE, Node};
@@ -55,9 +55,22 @@ impl AsyncBev {
         if woken {
             return Poll::Pending;
         }
-        // Not freed, else the look had found that: its handler is another's now.
-        let replaced = Error::new(Kind::Misuse, "async", "poll");
-        Poll::Ready(Err(told(replaced)))
+        // Not freed, else the look had found that: its handler is another's now, or went with the loop.
+        let closed = self
+            .bev
+            .on("poll", |core, _| Ok(core.facts.contains(Facts::CLOSED)));
+        let error = closed.map_or_else(
+            |error| error,
+            |closed| {
+                let kind = if closed {
+                    Kind::LoopClosed
+                } else {
+                    Kind::Misuse
+                };
+                Error::new(kind, "async", "poll")
+            },
+        );
+        Poll::Ready(Err(told(error)))
     }
 
     /// A timeout disables its direction; who goes on after it means to.

@@ -27,8 +27,8 @@ pub(super) struct Entry {
 #[derive(Default)]
 struct Table {
     entries: HashMap<u64, Entry>,
-    /// The loops that will tell when they close. Weak: a name that no other loop gets while it is here.
-    loops: Vec<Weak<dyn Host>>,
+    /// The loops that will tell when they close, and whom they tell.
+    loops: Vec<Arc<Closing>>,
 }
 
 thread_local! {
@@ -41,10 +41,12 @@ pub(super) fn adopt(
     future: Pin<Box<dyn Future<Output = ()>>>,
 ) -> Result<(), LoopClosed> {
     let host = Arc::downgrade(&ticket.host);
-    let known = TABLE.with_borrow(|table| table.loops.iter().any(|known| same(known, &host)));
+    let known = TABLE.with_borrow(|table| table.loops.iter().any(|known| same(&known.0, &host)));
     if !known {
-        ticket.host.tell_closed(Arc::new(Closing(host.clone())))?;
-        TABLE.with_borrow_mut(|table| table.loops.push(host));
+        let closing = Arc::new(Closing(host));
+        let told: Arc<dyn Target> = closing.clone();
+        ticket.host.tell_closed(Arc::downgrade(&told))?;
+        TABLE.with_borrow_mut(|table| table.loops.push(closing));
     }
     let entry = Entry {
         future,
@@ -71,7 +73,7 @@ fn same(one: &Weak<dyn Host>, other: &Weak<dyn Host>) -> bool {
     std::ptr::addr_eq(one.as_ptr(), other.as_ptr())
 }
 
-/// Told when a loop closes.
+/// Told when a loop closes. It has the loop's name, which no other loop gets while it is here.
 struct Closing(Weak<dyn Host>);
 
 impl Target for Closing {
@@ -84,7 +86,7 @@ impl Target for Closing {
     fn closed(&self) {
         let of_this_loop = |entry: &Entry| same(&Arc::downgrade(&entry.ticket.host), &self.0);
         let over: Vec<_> = TABLE.with_borrow_mut(|table| {
-            table.loops.retain(|known| !same(known, &self.0));
+            table.loops.retain(|known| !same(&known.0, &self.0));
             table
                 .entries
                 .extract_if(|_, entry| of_this_loop(entry))
