@@ -8,6 +8,14 @@
 
 pub mod record;
 
+/// Whether a test may judge how much memory a process has: not under a sanitizer, whose own is most of it.
+///
+/// `cargo xtask sanitize` says so by the environment variable `BUFFEREVENT_SANITIZED`. Everything else of such a test holds all the same.
+#[must_use]
+pub fn judges_memory() -> bool {
+    std::env::var_os("BUFFEREVENT_SANITIZED").is_none()
+}
+
 #[cfg(feature = "bufferevents")]
 mod alarm;
 #[cfg(feature = "bufferevents")]

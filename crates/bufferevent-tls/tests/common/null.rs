@@ -1,6 +1,6 @@
 //! A cipher suite that encrypts nothing, so that a test can forge whatever record a peer with the right keys could send.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bufferevent_tls::rustls::crypto::cipher::{
     AeadKey, InboundOpaqueMessage, InboundPlainMessage, Iv, MessageDecrypter, MessageEncrypter,
@@ -77,7 +77,9 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
         SupportedCipherSuite::Tls12(_) => None,
     });
     let base = base.unwrap();
-    let suite = Tls13CipherSuite {
+    // The library wants one that stays; all tests share it.
+    static SUITE: OnceLock<Tls13CipherSuite> = OnceLock::new();
+    let suite = SUITE.get_or_init(|| Tls13CipherSuite {
         common: CipherSuiteCommon {
             suite: CipherSuite::TLS13_AES_256_GCM_SHA384,
             hash_provider: base.common.hash_provider,
@@ -86,8 +88,8 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
         hkdf_provider: base.hkdf_provider,
         aead_alg: &Null,
         quic: None,
-    };
-    provider.cipher_suites = vec![SupportedCipherSuite::Tls13(Box::leak(Box::new(suite)))];
+    });
+    provider.cipher_suites = vec![SupportedCipherSuite::Tls13(suite)];
     Arc::new(provider)
 }
 
