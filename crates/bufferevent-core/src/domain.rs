@@ -436,6 +436,7 @@ impl Target for Domain {
         }
         pump::run(self, |core| {
             core.facts.insert(Facts::CLOSED);
+            core.orphan_all();
             core.resting = false;
             core.settle = true;
         });

@@ -215,6 +215,17 @@ impl Core {
         indices.filter_map(take).collect()
     }
 
+    /// A look is due at each bufferevent: the post that says that a user left it on another thread goes with the loop.
+    pub(crate) fn orphan_all(&mut self) {
+        for index in self.indices() {
+            if let Some(node) = self.get_mut(index)
+                && !node.covered()
+            {
+                node.flags.insert(Flags::ORPHAN);
+            }
+        }
+    }
+
     /// An output has become empty: some life may hang on that.
     pub(crate) fn emptied_output(&mut self, index: Index) {
         let top = self.top_of(index);

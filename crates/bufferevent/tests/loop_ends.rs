@@ -114,3 +114,40 @@ fn a_pair_that_nobody_holds_goes_with_the_loop() {
     drop(events);
     assert_eq!(gone.load(std::sync::atomic::Ordering::Relaxed), 1);
 }
+
+#[test]
+fn what_was_let_go_on_another_thread_just_before_goes_with_the_loop() {
+    let gone = std::sync::Arc::default();
+    let events = EventLoop::new().unwrap();
+    let (near, far) = bufferevent::pair(&events).unwrap();
+    let owned = Gone(std::sync::Arc::clone(&gone));
+    // In a layer, which a loop that closes does not drop by itself.
+    let owner = Owner(owned);
+    let top = near
+        .over(bufferevent::Options::CLOSE_ON_FREE, owner)
+        .unwrap();
+    top.enable(READ).unwrap();
+    std::thread::spawn(move || drop((top, near, far)))
+        .join()
+        .unwrap();
+    drop(events);
+    assert_eq!(gone.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+/// A layer that does nothing and owns something.
+struct Owner(Gone);
+
+impl bufferevent::Bufferevent for Owner {
+    fn name(&self) -> &'static str {
+        "owner"
+    }
+
+    fn pull(&mut self, _cx: &mut bufferevent::Context<'_>) -> bufferevent::Step {
+        let _ = &self.0;
+        bufferevent::Step::Done
+    }
+
+    fn push(&mut self, _cx: &mut bufferevent::Context<'_>) -> bufferevent::Step {
+        bufferevent::Step::Done
+    }
+}
