@@ -426,6 +426,9 @@ impl Target for Domain {
     }
 
     fn closed(&self) {
+        if let Some(inbox) = self.inbox() {
+            inbox.give_up();
+        }
         // They are called never again; and what they own may be what keeps their bufferevents.
         let handlers = self.lock().borrow_mut().take_handlers();
         for handler in handlers {

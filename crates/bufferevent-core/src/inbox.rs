@@ -137,7 +137,7 @@ impl Inbox {
     }
 
     /// The loop is gone: drops what waits.
-    fn give_up(&self) {
+    pub(crate) fn give_up(&self) {
         let left = {
             let mut queue = self.queue.lock();
             queue.scheduled = false;
