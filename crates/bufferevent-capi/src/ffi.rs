@@ -266,3 +266,31 @@ impl Text<'_> {
         self.0
     }
 }
+
+impl<T> Value<T> {
+    /// A value of our own, as the program would pass it.
+    pub(crate) fn at(place: *const T) -> Self {
+        Self(place)
+    }
+}
+
+impl<'a> Text<'a> {
+    /// A string of our own, as the program would pass it.
+    pub(crate) fn of(text: &'a CStr) -> Self {
+        Self(text.as_ptr(), PhantomData)
+    }
+}
+
+impl Text<'_> {
+    /// No string.
+    pub(crate) fn none() -> Self {
+        Self(std::ptr::null(), PhantomData)
+    }
+}
+
+impl<T> Out<T> {
+    /// A place of our own, as the program would pass it.
+    pub(crate) fn to(place: &mut T) -> Self {
+        Self(place)
+    }
+}

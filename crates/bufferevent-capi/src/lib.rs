@@ -17,8 +17,11 @@
 #![cfg(target_os = "linux")]
 
 mod buffer;
+mod bufferevent;
+mod dns;
 mod event;
 mod ffi;
+mod listener;
 mod lock;
 mod log;
 mod memory;

@@ -142,3 +142,14 @@ fn debug_mode_ends_a_program_that_misuses_events() {
         assert_eq!(output.status.code(), Some(7), "{misuse}");
     }
 }
+
+#[test]
+fn bufferevents_listeners_and_names() {
+    fault!(F16);
+    passes("bufferevent");
+}
+
+#[test]
+fn pairs_filters_rates_and_locks() {
+    passes("stack");
+}

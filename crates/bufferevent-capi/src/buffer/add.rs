@@ -31,7 +31,7 @@ extern "C" fn evbuffer_add(buffer: Option<Ref<Buffer>>, data: In<'_>, len: usize
     let (Some(buffer), Some(bytes)) = (buffer, data.bytes(len)) else {
         return -1;
     };
-    ffi::code(buffer.change(End::Back, |own| own.append_slice(bytes).is_ok()))
+    ffi::code(buffer.add(bytes))
 }
 
 #[unsafe(no_mangle)]

@@ -21,10 +21,13 @@ use std::sync::Arc;
 
 use evbuffer::EvBuffer;
 
+use crate::bufferevent::Bev;
 use crate::event::base::Base;
 use crate::event::layout::Callback;
 use crate::ffi::{self, Ref};
 use crate::lock::{Guard, Lock};
+pub(crate) use take::evbuffer_remove;
+pub(crate) use transfer::evbuffer_add_buffer;
 use watch::Watcher;
 
 /// Bytes that one `evbuffer_read` takes at most, unless `evbuffer_set_max_read` says otherwise.
@@ -52,6 +55,15 @@ pub(crate) struct Buffer {
     /// Callbacks run from this base's loop.
     deferring: Cell<Option<Ref<Base>>>,
     deferred: Callback,
+    owner: Cell<Owner>,
+}
+
+/// Whose input or output a buffer is.
+#[derive(Clone, Copy)]
+pub(crate) enum Owner {
+    Nobody,
+    Input(Ref<Bev>),
+    Output(Ref<Bev>),
 }
 
 /// An end of the queue.
@@ -78,6 +90,7 @@ impl Buffer {
             telling: Cell::new(false),
             deferring: Cell::new(None),
             deferred: Callback::own(watch::tell_deferred, std::ptr::null_mut()),
+            owner: Cell::new(Owner::Nobody),
         }
     }
 
@@ -114,6 +127,29 @@ impl Buffer {
             End::Front => self.frozen_front.set(frozen),
             End::Back => self.frozen_back.set(frozen),
         }
+    }
+
+    pub(crate) fn set_owner(&self, owner: Owner) {
+        self.owner.set(owner);
+    }
+
+    pub(crate) fn set_max_read(&self, max: usize) {
+        self.max_read.set(max);
+    }
+
+    pub(crate) fn set_drains_to_fd(&self) {
+        self.drains_to_fd.set(true);
+    }
+
+    /// Uses a lock together with others.
+    pub(crate) fn share_lock(&self, lock: &Arc<Lock>) {
+        // One that has a lock of its own keeps it.
+        let _ = self.lock.set(lock.clone());
+    }
+
+    /// Adds a copy of bytes, if the back is not frozen.
+    pub(crate) fn add(&self, bytes: &[u8]) -> bool {
+        self.change(End::Back, |own| own.append_slice(bytes).is_ok())
     }
 
     /// Changes the bytes at an end, if that is not frozen, and tells of it. The closure answers whether it was done.

@@ -44,7 +44,11 @@ fn at_most(len: usize) -> usize {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn evbuffer_remove(buffer: Option<Ref<Buffer>>, data: Room<'_>, len: usize) -> c_int {
+pub(crate) extern "C" fn evbuffer_remove(
+    buffer: Option<Ref<Buffer>>,
+    data: Room<'_>,
+    len: usize,
+) -> c_int {
     let Some(buffer) = buffer else { return -1 };
     let _guard = buffer.guard();
     let room = data.bytes(at_most(len), buffer.len());

@@ -18,7 +18,10 @@ thread_local! {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn evbuffer_add_buffer(to: Option<Ref<Buffer>>, from: Option<Ref<Buffer>>) -> c_int {
+pub(crate) extern "C" fn evbuffer_add_buffer(
+    to: Option<Ref<Buffer>>,
+    from: Option<Ref<Buffer>>,
+) -> c_int {
     let (Some(to), Some(from)) = (to, from) else {
         return -1;
     };

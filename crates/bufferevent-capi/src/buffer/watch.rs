@@ -9,7 +9,7 @@
 
 use std::ffi::{c_int, c_void};
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Owner};
 use crate::event::base::Base;
 use crate::event::layout::Callback;
 use crate::ffi::{self, Opaque, Ref};
@@ -46,17 +46,26 @@ pub(crate) struct Watcher {
 }
 
 impl Buffer {
-    /// Tells of a change.
+    /// Tells of a change: the program's callbacks, then the bufferevent whose buffer this is.
     #[inline]
     pub(crate) fn changed(&self, added: usize, deleted: usize) {
-        if (added == 0 && deleted == 0) || self.watchers.borrow().is_empty() {
+        if added == 0 && deleted == 0 {
             return;
         }
-        self.added.set(self.added.get() + added);
-        self.deleted.set(self.deleted.get() + deleted);
-        match self.deferring.get() {
-            Some(base) => self.defer(base),
-            None => self.tell(),
+        // A callback may free what it is a part of.
+        let owner = self.owner.get();
+        if !self.watchers.borrow().is_empty() {
+            self.added.set(self.added.get() + added);
+            self.deleted.set(self.deleted.get() + deleted);
+            match self.deferring.get() {
+                Some(base) => self.defer(base),
+                None => self.tell(),
+            }
+        }
+        match owner {
+            Owner::Nobody => {}
+            Owner::Input(bev) => bev.input_changed(),
+            Owner::Output(bev) => bev.output_changed(added),
         }
     }
 

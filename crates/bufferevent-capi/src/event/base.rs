@@ -610,6 +610,14 @@ impl Ref<Base> {
         true
     }
 
+    /// Activates an event for the next turn.
+    pub(crate) fn activate_later(self, event: Ref<Event>, result: c_short) {
+        if !event.has(FINALIZING | ACTIVE | ACTIVE_LATER) {
+            event.result.set(result);
+            self.queue_later(event.callback());
+        }
+    }
+
     pub(crate) fn activate_signal(self, signal: c_int, calls: c_short) {
         let events = self.signals.borrow().events_of(signal).to_vec();
         for event in events {

@@ -13,3 +13,8 @@ mod queue;
 mod signal;
 mod turn;
 mod watch;
+
+/// The library gives up the memory of an event of its own.
+pub(crate) fn forget(event: crate::ffi::Ref<layout::Event>) {
+    debug::forget(event);
+}

@@ -8,7 +8,7 @@ use crate::ffi::{Out, Text, Value};
 pub(crate) const EAI_CANCEL: c_int = -90001;
 
 #[unsafe(no_mangle)]
-extern "C" fn evutil_getaddrinfo(
+pub(crate) extern "C" fn evutil_getaddrinfo(
     node: Text<'_>,
     service: Text<'_>,
     hints: Value<libc::addrinfo>,
@@ -25,7 +25,7 @@ extern "C" fn evutil_getaddrinfo(
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn evutil_freeaddrinfo(list: *mut libc::addrinfo) {
+pub(crate) extern "C" fn evutil_freeaddrinfo(list: *mut libc::addrinfo) {
     if !list.is_null() {
         // SAFETY: C's promise: it came from `evutil_getaddrinfo`.
         unsafe { libc::freeaddrinfo(list) };

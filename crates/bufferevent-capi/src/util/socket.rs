@@ -55,6 +55,16 @@ pub(crate) fn set_option(fd: c_int, level: c_int, name: c_int, value: c_int) -> 
     unsafe { libc::setsockopt(fd, level, name, place, size) == 0 }
 }
 
+/// Asks for an option that is a number.
+pub(crate) fn option(fd: c_int, level: c_int, name: c_int) -> Option<c_int> {
+    let mut value: c_int = 0;
+    let mut size = size_of::<c_int>() as libc::socklen_t;
+    let place = (&raw mut value).cast::<c_void>();
+    // SAFETY: the place has room for a value of that size.
+    let result = unsafe { libc::getsockopt(fd, level, name, place, &raw mut size) };
+    (result == 0).then_some(value)
+}
+
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn evutil_make_listen_socket_reuseable(fd: c_int) -> c_int {
     code(set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1))
