@@ -20,6 +20,7 @@ mod fuzz;
 mod layers;
 mod mutants;
 mod proved;
+mod rates;
 mod records;
 mod rows;
 mod sanitize;
@@ -46,6 +47,9 @@ checks
 the C interface (Linux; needs a C compiler, and valgrind for --test)
   capi --prefix DIR          builds it and installs it as libevent is installed
   capi --test                the C tests, each program under valgrind
+
+the clock (on a machine that does nothing else)
+  rates [--seconds N]        rate limits on sockets for 10 seconds each, within 5 %; 50 members share a group within 10 %
 
 fuzzing (needs cargo-fuzz and a C++ compiler; see fuzz/)
   fuzz [--seconds N] [TARGET..]   each target for N seconds: evbuffer, filter_stack, inflate, proxy, tls
@@ -84,6 +88,7 @@ fn run(mut arguments: Arguments) -> Result<(), Failure> {
         Some("fuzz") => fuzz::run(arguments),
         Some("capi") => capi::run(arguments),
         Some("sanitize") => sanitize::run(arguments),
+        Some("rates") => rates::run(arguments),
         Some("bench") => bench::run(arguments),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");

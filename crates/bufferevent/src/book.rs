@@ -26,6 +26,7 @@ pages! {
     ByName: "../../../docs/guide/by-name.md",
     BackPressure: "../../../docs/guide/back-pressure.md",
     Timeouts: "../../../docs/guide/timeouts.md",
+    RateLimits: "../../../docs/guide/rate-limits.md",
     Close: "../../../docs/guide/close.md",
     Filters: "../../../docs/guide/filters.md",
     WritingAFilter: "../../../docs/guide/writing-a-filter.md",
