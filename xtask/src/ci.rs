@@ -15,7 +15,7 @@ use crate::arguments::Arguments;
 use crate::failure::Failure;
 use crate::rows::Book;
 use crate::workspace::{cargo, run as run_command, run_reading, target_folder};
-use crate::{layers, mutants, proved, records};
+use crate::{layers, loom, mutants, proved, records};
 
 /// Programs of others that tests talk to.
 const PEERS: [&str; 4] = ["openssl", "curl", "gzip", "python3"];
@@ -75,6 +75,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         ]))
     })?;
     ci.step("mutants, short form", |_| mutants::check_quick())?;
+    ci.step("loom", |_| loom::check())?;
     ci.step("release build", |_| {
         run_command(&mut cargo(["build", "--release", "--package", "bev"]))
     })?;

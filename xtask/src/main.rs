@@ -18,6 +18,7 @@ mod conformance;
 mod failure;
 mod fuzz;
 mod layers;
+mod loom;
 mod mutants;
 mod proved;
 mod rates;
@@ -40,6 +41,7 @@ checks
   spec [--missing]           which rows of the specification have a passing record
   faults [--missing]         which faults have a passing record
   conformance                the matrix row x type and backend
+  loom [--mutants]           the models of what threads do; or that they fail when something is planted
   mutants [--quick] [NAME]   applies the checked-in mutations; each must turn a check red
 
   spec, faults and conformance run the tests first, or read what `--records DIR` holds.
@@ -84,6 +86,7 @@ fn run(mut arguments: Arguments) -> Result<(), Failure> {
         Some("spec") => proved::run(rows::Book::Spec, arguments),
         Some("faults") => proved::run(rows::Book::Faults, arguments),
         Some("conformance") => conformance::run(arguments),
+        Some("loom") => loom::run(arguments),
         Some("mutants") => mutants::run(arguments),
         Some("fuzz") => fuzz::run(arguments),
         Some("capi") => capi::run(arguments),

@@ -111,6 +111,13 @@ fn groups_without(mutations: &[Mutation]) -> BTreeSet<char> {
         .collect()
 }
 
+/// All of one file.
+pub(crate) fn check_theme(theme: &str) -> Result<(), Failure> {
+    let mut mutations = read_all(&workspace::root().join("xtask/mutants"))?;
+    mutations.retain(|mutation| mutation.name.starts_with(theme));
+    try_all(&mutations)
+}
+
 /// The short form, for `cargo xtask ci`.
 pub(crate) fn check_quick() -> Result<(), Failure> {
     let mut mutations = read_all(&workspace::root().join("xtask/mutants"))?;
@@ -225,6 +232,11 @@ impl Copy {
             .args(selection)
             .current_dir(&self.tree)
             .env("CARGO_TARGET_DIR", &self.target);
+        if selection.iter().any(|word| word == "loom") {
+            build
+                .env("RUSTFLAGS", "--cfg loom")
+                .env("CARGO_TARGET_DIR", self.target.with_extension("loom"));
+        }
         let built = build
             .stderr(Stdio::null())
             .output()

@@ -10,7 +10,7 @@
 //! deadlocks when each waits for the other's lock. Two user threads write and read at the outer ends, and do whatever may be
 //! done to any end meanwhile.
 //!
-//! `BUFFEREVENT_CROSSWISE_SECONDS` says how long; the default is a short form. `cargo xtask crosswise` runs a minute of it.
+//! `BUFFEREVENT_CROSSWISE_SECONDS` says how long; the default is a short form.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};

@@ -18,9 +18,11 @@ use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::panic::Location;
 
+use evreactor_core::sync;
+
 use crate::pump;
 
-thread_local! {
+sync::thread_local! {
     static COUNT: Cell<u32> = const { Cell::new(0) };
     /// The pump has let go of its domain: the code that it calls runs unlocked.
     static LET_GO: Cell<bool> = const { Cell::new(false) };
@@ -71,7 +73,7 @@ impl Held {
         };
         COUNT.with(|count| count.set(count.get() + 1));
         if cfg!(debug_assertions) {
-            PLACES.with_borrow_mut(|places| places.push(place));
+            PLACES.with(|places| places.borrow_mut().push(place));
         }
         Self {
             place,
@@ -149,7 +151,8 @@ fn other_than(
     domain: usize,
     counts: impl Fn(Holder) -> bool,
 ) -> Option<&'static Location<'static>> {
-    PLACES.with_borrow(|places| {
+    PLACES.with(|places| {
+        let places = places.borrow();
         let mut others = places.iter().filter(|place| place.domain != domain);
         others
             .find(|place| counts(place.holder))

@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use evbuffer::EvBuffer;
 use evreactor_core::Ready;
-use evreactor_core::sync::Arc;
+use evreactor_core::sync::{self, Arc};
 
 use crate::bev::Handle;
 use crate::context::Context;
@@ -49,7 +49,7 @@ pub(crate) enum Listed {
     Unlocked(Arc<Domain>, Index, u32),
 }
 
-thread_local! {
+sync::thread_local! {
     static ACTIVE: Cell<bool> = const { Cell::new(false) };
     /// How many are listed: cheaper to ask than the list.
     static WAITING: Cell<usize> = const { Cell::new(0) };
@@ -85,7 +85,7 @@ pub(crate) fn list(listed: Listed) {
     let added = LISTED
         .try_with(|list| list.borrow_mut().push_back(listed))
         .is_ok();
-    WAITING.set(WAITING.get() + usize::from(added));
+    WAITING.with(|count| count.set(count.get() + usize::from(added)));
     if added && let Some(active) = Active::begin() {
         drain(&active);
     }
@@ -160,7 +160,7 @@ fn relist(domain: &Domain) {
 /// Works the thread's list off, within its bound.
 #[inline]
 fn drain(active: &Active) {
-    if WAITING.get() > 0 {
+    if WAITING.with(Cell::get) > 0 {
         drain_listed(active);
     }
 }
@@ -168,7 +168,7 @@ fn drain(active: &Active) {
 fn drain_listed(_: &Active) {
     let mut runs = 0;
     while let Some(next) = LISTED.with(|list| list.borrow_mut().pop_front()) {
-        WAITING.set(WAITING.get() - 1);
+        WAITING.with(|count| count.set(count.get() - 1));
         match next {
             Listed::Run(domain) if runs < RUNS_PER_TURN => {
                 runs += 1;

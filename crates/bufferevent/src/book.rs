@@ -33,6 +33,7 @@ pages! {
     Tls: "../../../docs/guide/tls.md",
     OwnLayer: "../../../docs/guide/own-layer.md",
     Testing: "../../../docs/guide/testing.md",
+    Model: "../../../docs/guide/model.md",
     Backend: "../../../docs/guide/backend.md",
     Cores: "../../../docs/guide/cores.md",
     Async: "../../../docs/guide/async.md",

@@ -8,35 +8,21 @@
 //!   number" proves "same thread".
 //! - Thread identity and the locks come from the same place, so that they can only be replaced together.
 
-pub use parking_lot::{Condvar, Mutex, MutexGuard, ReentrantMutex, ReentrantMutexGuard};
-pub use std::sync::{Arc, Weak, atomic};
-pub use std::thread;
+//! - `Arc` and `Weak` are always std's: their counts are trusted, and a model checker's know no trait objects.
 
-use std::cell::Cell;
-use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(loom)]
+mod modelled;
+#[cfg(not(loom))]
+mod real;
 
-static NEXT: AtomicU64 = AtomicU64::new(1);
-
-thread_local! {
-    static NUMBER: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Identifies a thread for as long as the process lives.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
-pub struct ThreadNumber(NonZeroU64);
-
-/// The number of the calling thread.
-#[inline]
-#[must_use]
-pub fn thread_number() -> ThreadNumber {
-    NUMBER.with(|number| {
-        let known = NonZeroU64::new(number.get());
-        ThreadNumber(known.unwrap_or_else(|| {
-            let next = NonZeroU64::new(NEXT.fetch_add(1, Ordering::Relaxed))
-                .expect("2^64 threads were never started");
-            number.set(next.get());
-            next
-        }))
-    })
-}
+#[cfg(loom)]
+pub use modelled::{
+    Mutex, MutexGuard, ReentrantMutex, ReentrantMutexGuard, ThreadNumber, atomic,
+    lazy_thread_local, thread, thread_local, thread_number,
+};
+#[cfg(not(loom))]
+pub use real::{
+    Condvar, Mutex, MutexGuard, ReentrantMutex, ReentrantMutexGuard, ThreadNumber, atomic, thread,
+    thread_local, thread_number,
+};
+pub use std::sync::{Arc, Weak};

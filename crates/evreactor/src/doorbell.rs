@@ -47,7 +47,41 @@ impl Doorbell {
     }
 }
 
-#[cfg(test)]
+/// `cargo xtask loom` runs these.
+#[cfg(all(test, loom))]
+mod models {
+    use std::sync::Arc;
+
+    use evreactor_core::sync::{Mutex, thread};
+
+    use super::Doorbell;
+
+    #[test]
+    fn a_task_that_is_submitted_is_seen_or_the_loop_is_woken() {
+        loom::model(|| {
+            let shared = Arc::new((Doorbell::new(), Mutex::new(0_u32)));
+            let posters: Vec<_> = (0..2)
+                .map(|_| {
+                    let shared = shared.clone();
+                    thread::spawn(move || {
+                        *shared.1.lock() += 1; // Made visible first,
+                        shared.0.ring() // rung second.
+                    })
+                })
+                .collect();
+            shared.0.lie_down();
+            let seen = *shared.1.lock();
+            let rung = posters
+                .into_iter()
+                .map(|poster| usize::from(poster.join().expect("no panic")))
+                .sum::<usize>();
+            assert!(rung <= 1, "one wake-up per sleep");
+            assert!(seen == 2 || rung == 1, "it sleeps on a task");
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::Doorbell;
 
