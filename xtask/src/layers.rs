@@ -149,6 +149,19 @@ const CRATES: &[Crate] = &[
         closure: None,
     },
     Crate {
+        name: "bufferevent-iocp",
+        floor: 2,
+        column: Column::Io,
+        ours: &[
+            "bufferevent-core",
+            "evbuffer",
+            "evreactor",
+            "evreactor-core",
+        ],
+        others: &["io-uring", "libc", "slab", "socket2", "tracing"],
+        closure: None,
+    },
+    Crate {
         name: "bufferevent",
         floor: 4,
         column: Column::Above,
@@ -156,6 +169,7 @@ const CRATES: &[Crate] = &[
             "bufferevent-core",
             "bufferevent-dns",
             "bufferevent-filter",
+            "bufferevent-iocp",
             "bufferevent-pair",
             "bufferevent-socket",
             "bufferevent-tls",
@@ -210,6 +224,7 @@ const CRATES: &[Crate] = &[
         ours: &[
             "bufferevent-core",
             "bufferevent-filter",
+            "bufferevent-iocp",
             "bufferevent-pair",
             "bufferevent-socket",
             "bufferevent-testkit",

@@ -136,8 +136,8 @@ const SPEC: &[Row] = &[
     now("P2", "marks, directions, flush and free cross the pair"),
     now("P3", "no descriptor, virtual clock"),
     later("I1", "the same trait over completions"),
-    later("I2", "lent buffers outlive their operation"),
-    later("I3", "the completion type passes the suite"),
+    now("I2", "lent buffers outlive their operation"),
+    now("I3", "the completion type passes the suite"),
     now("R1", "rate limits and groups"),
     now("B1", "a queue of segments and its operations"),
     now("B2", "moves, references and file regions without copying"),
@@ -243,7 +243,7 @@ const FAULTS: &[Row] = &[
     now("F87", "locks taken in both orders"),
     now("F88", "unlocked callbacks without deferral"),
     now("F89", "signals and fork in mid-loop"),
-    later(
+    now(
         "F90",
         "handles dropped or leaked with completions in flight",
     ),

@@ -103,7 +103,7 @@ fn broken(joint: &dyn Joint) {
     assert!(!error.layer().is_empty());
     assert_eq!(
         error.source().is_some(),
-        joint.has_descriptor(),
+        joint.has_causes(),
         "the system's own cause"
     );
     assert!(!near.enabled().contains(WRITE), "the direction is off");

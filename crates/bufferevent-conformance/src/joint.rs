@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bufferevent_core::{Bev, Options, READ};
+use bufferevent_core::{Bev, Error, Kind, Options, READ};
+use bufferevent_socket::SocketExt as _;
 use bufferevent_testkit::{ManualClock, Told, record};
 use evreactor::{EventLoop, LoopHandle};
 use evreactor_core::{Clock, Host};
@@ -44,10 +45,50 @@ pub trait Joint {
         !self.has_descriptor()
     }
 
+    /// Whether an error of the transport has the system's own cause, or one in its place.
+    fn has_causes(&self) -> bool {
+        self.has_descriptor()
+    }
+
+    /// Descriptor, local and peer address, as asked for at this bufferevent of the stack; `None` where the answer is that there are none.
+    ///
+    /// # Panics
+    /// If only some of them are there, or the refusal is another than `Unsupported`.
+    fn place(&self, bev: &Bev) -> Option<Place> {
+        place_of(
+            bev.fd().map(|fd| fd as u64),
+            bev.local_addr().map(|address| address.to_string()),
+            bev.peer_addr().map(|address| address.to_string()),
+        )
+    }
+
     /// What one end hears when the other is freed that had not finished: EOF, or that the stream was cut off, where the type has an end mark
     /// of its own.
     fn torn(&self) -> Told {
         Told::Eof
+    }
+}
+
+/// Where a stack stands: descriptor, local and peer address.
+pub type Place = (u64, String, String);
+
+/// All of a place, or nothing of it.
+///
+/// # Panics
+/// If it is neither.
+pub(crate) fn place_of(
+    fd: Option<u64>,
+    local: Result<String, Error>,
+    peer: Result<String, Error>,
+) -> Option<Place> {
+    match (fd, local, peer) {
+        (Some(fd), Ok(local), Ok(peer)) => Some((fd, local, peer)),
+        (None, Err(local), Err(peer)) => {
+            assert_eq!(local.kind(), Kind::Unsupported);
+            assert_eq!(peer.kind(), Kind::Unsupported);
+            None
+        }
+        other => panic!("neither a place nor none: {other:?}"),
     }
 }
 

@@ -32,6 +32,7 @@
 
 mod anatomy;
 mod callbacks;
+mod completions;
 mod end;
 mod flush;
 mod general;
@@ -46,7 +47,8 @@ mod stacks;
 mod threads;
 mod timeouts;
 
-pub use joint::{Joint, check_all};
+pub use completions::Completions;
+pub use joint::{Joint, Place, check_all};
 pub use pairs::Pairs;
 #[cfg(unix)]
 pub use sockets::Sockets;

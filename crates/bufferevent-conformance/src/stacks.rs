@@ -24,7 +24,7 @@ use bufferevent_filter::{FilterExt, Identity};
 use bufferevent_testkit::{Through, Told};
 use evreactor_core::Host;
 
-use crate::joint::Joint;
+use crate::joint::{Joint, Place};
 
 /// What each layer's output may hold, in bytes, so that a slow peer is felt on top.
 const MARK: usize = 16 * 1024;
@@ -216,6 +216,14 @@ impl Joint for Stacks {
 
     fn panics(&self) -> u64 {
         self.below.panics()
+    }
+
+    fn has_causes(&self) -> bool {
+        self.below.has_causes()
+    }
+
+    fn place(&self, bev: &Bev) -> Option<Place> {
+        self.below.place(bev)
     }
 
     fn has_descriptor(&self) -> bool {

@@ -1,6 +1,6 @@
 //! The suite over the TLS filter, on pairs and on sockets, and with zlib above it and below it.
 
-use bufferevent_conformance::{End, Joint, Pairs, Stacks, check_all};
+use bufferevent_conformance::{Completions, End, Joint, Pairs, Stacks, check_all};
 use bufferevent_filter::FilterExt as _;
 use bufferevent_tls::{TlsClient, TlsServer, Versions};
 use bufferevent_zlib::Zlib;
@@ -85,4 +85,21 @@ fn zlib_on_tls_on_sockets() {
     use bufferevent_conformance::Sockets;
     let ends = setup(Versions::Tls13);
     check_all(&|| Box::new(zlib_on(tls_on(&ends, Box::new(Sockets::tcp("mio"))))));
+}
+
+#[test]
+fn tls_on_completions() {
+    let ends = setup(Versions::Tls13);
+    check_all(&|| tls_on(&ends, Box::new(Completions::fake())));
+    #[cfg(target_os = "linux")]
+    check_all(&|| tls_on(&ends, Box::new(Completions::tcp())));
+}
+
+#[test]
+fn zlib_on_tls_on_completions() {
+    let ends = setup(Versions::Tls13);
+    let stack = |below: Box<dyn Joint>| Box::new(zlib_on(tls_on(&ends, below)));
+    check_all(&|| stack(Box::new(Completions::fake())));
+    #[cfg(target_os = "linux")]
+    check_all(&|| stack(Box::new(Completions::tcp())));
 }

@@ -253,6 +253,18 @@ impl<'a> Context<'a> {
         self.grow_input(length, |input| input.append_block(block, length))
     }
 
+    /// Moves up to `room` bytes of `bytes`, which a transport has received already, to the own input. Returns how many.
+    #[inline]
+    pub fn add_input_from(&mut self, bytes: &mut EvBuffer, room: usize) -> usize {
+        let mut core = self.cell.borrow_mut();
+        if core.find(self.index, self.generation).is_none() {
+            return 0;
+        }
+        let moved = core.arrive(self.index, bytes, room);
+        self.count(moved);
+        moved
+    }
+
     #[inline(always)]
     fn grow_input(
         &mut self,
@@ -676,6 +688,7 @@ impl<'a> Context<'a> {
                 // What the layer has within may do, though nothing below is to be read.
                 node.flags.remove(Flags::DRY);
             }
+            let wrote = node.flags.contains(Flags::WANTS_WRITE);
             node.flags.remove(Flags::WANTS_READ);
             node.flags.remove(Flags::WANTS_WRITE);
             if read {
@@ -685,6 +698,10 @@ impl<'a> Context<'a> {
                 node.flags.insert(Flags::WANTS_WRITE);
             }
             core.wants_changed(self.index);
+            if wrote && !write {
+                // Some life may have hung on that.
+                core.emptied_output(self.index);
+            }
         });
     }
 

@@ -75,10 +75,11 @@ pub trait Bufferevent: Any + Send {
     /// left, emits the end mark and calls [`Context::end_output`].
     fn push(&mut self, cx: &mut Context<'_>) -> Step;
 
-    /// The source that was registered under this bufferevent's key may be able to move. Remembers what it needs to;
-    /// the pump asks for the steps that this makes possible. Transports only.
-    fn ready(&mut self, ready: Ready) {
-        let _ = ready;
+    /// The source that was registered under this bufferevent's key reports more than that it may be readable or writable.
+    /// Remembers what it needs to, or fails a direction by the context; the pump asks for the steps that the readiness makes possible.
+    /// Transports only.
+    fn ready(&mut self, cx: &mut Context<'_>, ready: Ready) {
+        let _ = (cx, ready);
     }
 
     /// What is below has connected. A layer with a handshake of its own starts it here; the others are connected too.

@@ -120,7 +120,8 @@ pub(crate) fn run_ready(domain: &Domain, index: Index, generation: u32, ready: R
     if !ready.without(Ready::READABLE | Ready::WRITABLE).is_empty()
         && let Some(mut layer) = take_layer(&lock, index, generation)
     {
-        layer.ready(ready);
+        let mut cx = Context::new(&lock, index, generation, Mode::Normal);
+        layer.ready(&mut cx, ready);
         put_back(&lock, index, generation, layer);
     }
     {

@@ -421,7 +421,7 @@ impl Bufferevent for Socket {
     }
 
     #[inline]
-    fn ready(&mut self, ready: Ready) {
+    fn ready(&mut self, _cx: &mut Context<'_>, ready: Ready) {
         self.remembered |= ready.without(Ready::READABLE | Ready::WRITABLE);
     }
 

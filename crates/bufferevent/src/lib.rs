@@ -10,6 +10,7 @@
 //! | `dns` | `System`, `Dns`, `Static`: resolvers, for sockets that connect by name | `bufferevent-dns` |
 //! | `pair` (default) | [`pair()`] | `bufferevent-pair` |
 //! | `filter` (default) | `Filter`, and `FilterExt`, which puts filters on any bufferevent | `bufferevent-filter` |
+//! | `iocp` | `iocp`: sockets over completions, io_uring on Linux | `bufferevent-iocp` |
 //! | `zlib` | `Zlib`: zlib, deflate and gzip as filters | `bufferevent-zlib` |
 //! | `tls` | `TlsClient`, `TlsServer`: TLS 1.2 and 1.3 as filters | `bufferevent-tls` |
 //! | `async` | `AsyncBev`: any bufferevent as `AsyncRead` and `AsyncWrite`; `task`: futures on the loop | `bufferevent-core` |
@@ -55,6 +56,9 @@ pub use bufferevent_filter::{
     self as filter, Filter, FilterExt, FilterRef, Filtering, Sink, Verdict, Wants,
 };
 
+#[cfg(feature = "iocp")]
+pub use bufferevent_iocp as iocp;
+
 #[cfg(feature = "pair")]
 pub use bufferevent_pair::{Pair, Partner, pair, pair_with};
 
@@ -63,7 +67,7 @@ pub use bufferevent_socket::{
     Address, Builder, Calls, IntoAddress, Listener, ListenerBuilder, Parts, Sharing, Socket,
     SocketExt,
 };
-#[cfg(feature = "socket")]
+#[cfg(any(feature = "socket", feature = "iocp"))]
 pub use evreactor::{self, EventLoop, LoopHandle};
 
 #[cfg(feature = "tls")]
