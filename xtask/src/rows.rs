@@ -253,9 +253,8 @@ const FAULTS: &[Row] = &[
     later("F94", "a million timers"),
     now("F95", "clocks that jump"),
     now("F96", "odd rate limits"),
-    // Its cases of keys and certificates need TLS.
     now("F97", "command line: wrong use ends in one line"),
-    later("F98", "command line: signals, full logs, no upstream"),
+    now("F98", "command line: signals, full logs, no upstream"),
 ];
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 //! # Grammar
 //! ```text
 //! address   = [ "listen:" ] transport { "+" layer }        the bottom first
-//! transport = "tcp:" host ":" port | "unix:" path
+//! transport = "tcp:" host ":" port | "unix:" path | "fd:" name     the last one to listen at, from the service manager
 //! host      = IPv4 | "[" IPv6 "]" | name
-//! layer     = ( "tls" | "zlib" ) { "," key "=" value }
+//! layer     = ( "tls" | "zlib" | "proxy" ) { "," key "=" value }
 //! ```
 //! as in `tcp:127.0.0.1:7001+tls,ca=ca.pem+zlib,level=6`. Nothing is escaped: no path, name or value has a `+` or a `,` in it. What
 //! the options of a layer are is in `layers.rs`.
@@ -51,6 +51,8 @@ pub(crate) enum Endpoint {
     Name { host: String, port: u16 },
     /// A Unix-domain path.
     Unix(PathBuf),
+    /// A socket that listens already and came with the process, by its name or number.
+    Given(String),
 }
 
 /// Why a text is not an address.
@@ -109,6 +111,7 @@ impl Endpoint {
         match text.split_once(':') {
             Some(("tcp", rest)) => Self::parse_tcp(rest, side),
             Some(("unix", path)) => Self::parse_unix(path),
+            Some(("fd", name)) => Self::parse_given(name, side),
             Some((scheme, _)) => bad(format!(
                 "`{scheme}:` is no transport; there are tcp: and unix:"
             )),
@@ -168,11 +171,23 @@ impl Endpoint {
         Ok(Self::Unix(path.into()))
     }
 
+    fn parse_given(name: &str, side: Side) -> Result<Self, BadAddress> {
+        match (name, side) {
+            (_, Side::Connect) => bad("`fd:` is a socket to listen at"),
+            ("", Side::Listen) => bad("the name is missing: fd:NAME, or fd:0 for the first"),
+            (name, Side::Listen) => Ok(Self::Given(name.into())),
+        }
+    }
+
     /// The address to listen at; looks a name up, which may block.
     pub(crate) fn resolve(&self) -> Result<Address, Failure> {
         match self {
             Self::Tcp(address) => Ok(Address::Tcp(*address)),
             Self::Unix(path) => Ok(Address::Unix(path.clone())),
+            Self::Given(name) => Err(Failure::new(
+                Code::Usage,
+                format!("fd:{name} is for `bev relay`, started by a service manager"),
+            )),
             Self::Name { host, port } => {
                 let failed = |error: &dyn Error| {
                     Failure::because(
@@ -217,6 +232,7 @@ impl fmt::Display for Endpoint {
             Self::Tcp(address) => write!(f, "tcp:{address}"),
             Self::Name { host, port } => write!(f, "tcp:{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Given(name) => write!(f, "fd:{name}"),
         }
     }
 }
@@ -295,7 +311,13 @@ mod tests {
             ("unix:", "path is missing"),
             ("unix:/a\0b", "NUL"),
             ("listen:tcp:127.0.0.1:7000", "`listen:` where"),
-            ("tcp:127.0.0.1:7001+", "there are +tls and +zlib"),
+            ("tcp:127.0.0.1:7001+", "there are +tls, +zlib and +proxy"),
+            ("tcp:127.0.0.1:7001+proxy,version=3", "expected 1 or 2"),
+            (
+                "tcp:127.0.0.1:7001+proxy,from=x",
+                "`from` is no option of proxy",
+            ),
+            ("fd:web", "to listen at"),
             ("tcp:127.0.0.1:7001+ssl", "`+ssl` is no layer"),
             ("unix:/x+zlib,level", "`level` is no option"),
             ("unix:/x+zlib,level=ten", "level"),

@@ -83,7 +83,7 @@ pub(crate) fn run(
             Builder::new(events).nodelay(true),
             &options.connect.endpoint,
         )
-        .and_then(|transport| stack.put_on(&transport))
+        .and_then(|transport| stack.put_on(&transport, None))
         .map_err(unreachable)?;
     let mark = options.buffer.get();
     bev.set_handler(Joint(cat.clone()))

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::access::Format;
 use crate::address::Place;
+use crate::config::RouteSettings;
 use crate::exit::{Code, Failure, TABLE};
 use crate::names::Choice;
-use crate::relay::Limits;
 
 /// Bytes that one connection may have waiting in each direction, unless told otherwise.
 const BUFFER: &str = "256KiB";
@@ -27,7 +28,8 @@ const BUFFER: &str = "256KiB";
 /// Layers go behind the address, the bottom first, each with options: `tcp:example.org:443+tls,alpn=http/1.1`,
 /// `tcp:127.0.0.1:7001+tls,ca=ca.pem,name=localhost+zlib,level=6`, `listen:tcp:0.0.0.0:8443+tls,cert=cert.pem,key=key.pem`.
 /// +tls takes ca=, cert=, key= (PEM files), name= (whom the server must be; else the host), alpn= (`:` between several),
-/// verify=required|optional|none. +zlib takes level=0 to 9 and format=zlib|deflate|gzip.
+/// verify=required|optional|none. +zlib takes level=0 to 9 and format=zlib|deflate|gzip. +proxy is a PROXY header, taken or sent;
+/// version=1|2.
 #[derive(Debug, Parser)]
 #[command(name = "bev", version, after_long_help = TABLE, after_help = "See --help for addresses and exit codes.")]
 pub(crate) struct Cli {
@@ -59,7 +61,8 @@ pub(crate) enum Command {
     /// Joins each accepted connection to a new one
     ///
     /// SIGTERM or SIGINT stops accepting and waits for the connections that are there to end; a second one ends
-    /// at once.
+    /// at once. SIGHUP reads the file, the certificates and the names anew, and opens the access log anew; what cannot be used
+    /// changes nothing. Sockets of a service manager are listened at by fd:NAME.
     Relay(RelayOptions),
     /// Joins an address to standard input and output
     ///
@@ -74,46 +77,41 @@ pub(crate) enum Command {
 }
 
 /// `bev relay`.
-#[derive(Debug, Args)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct RelayOptions {
-    /// Where to listen
-    #[arg(value_parser = Place::listen)]
-    pub(crate) listen: Place,
-    /// Where to connect to
-    #[arg(value_parser = Place::connect)]
-    pub(crate) connect: Place,
-    /// Bytes that may wait per connection and direction
-    #[arg(long, value_name = "BYTES", default_value = BUFFER, value_parser = buffer)]
-    pub(crate) buffer: NonZeroUsize,
-    /// Connections at once, over all workers; more wait in the system's queue
+    /// Where to listen and where to connect to, for each route
+    #[arg(value_name = "LISTEN CONNECT")]
+    pub(crate) addresses: Vec<String>,
+    /// Takes the routes from a TOML file: a [[route]] for each, with name, listen, connect. What the file does not say, the other flags say
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: RouteSettings,
+    /// Connections at once, over all routes and workers; more wait in the system's queue
     #[arg(long, value_name = "N")]
     pub(crate) max_connections: Option<NonZeroU64>,
     /// Threads that relay, each with a loop of its own: a number, or auto (also 0) for as many as this machine has cores. A connection
-    /// stays with its thread
-    #[arg(long, value_name = "N", default_value = "1", value_parser = workers)]
-    pub(crate) workers: NonZeroUsize,
-    /// Cuts a connection on which nothing moves for so long
+    /// stays with its thread [default: 1]
+    #[arg(long, value_name = "N", value_parser = workers)]
+    pub(crate) workers: Option<NonZeroUsize>,
+    /// How long connections may take to end after a signal [default: 10]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub(crate) idle_timeout: Option<Duration>,
-    /// Gives up on a connection that does not come about in so long
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
-    pub(crate) connect_timeout: Duration,
-    /// How long connections may take to end after a signal
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
-    pub(crate) drain: Duration,
+    pub(crate) drain: Option<Duration>,
     /// Prints what passed, each so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) stats: Option<Duration>,
+    /// Writes a line for each connection that has ended to this file, or to standard output if it is -
+    #[arg(long, value_name = "FILE")]
+    pub(crate) access_log: Option<PathBuf>,
+    /// How those lines look
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) access_format: Format,
 }
 
 impl RelayOptions {
-    pub(crate) fn limits(&self) -> Limits {
-        Limits {
-            buffer: self.buffer,
-            max_connections: self.max_connections,
-            idle_timeout: self.idle_timeout,
-            connect_timeout: Some(self.connect_timeout),
-        }
+    pub(crate) fn access(&self) -> Option<(PathBuf, Format)> {
+        let path = self.access_log.clone()?;
+        Some((path, self.access_format))
     }
 }
 
@@ -231,7 +229,7 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// The size of a buffer. At least a page, so that a connection moves at all; at most 1 GiB, which is a mistake already.
-fn buffer(text: &str) -> Result<NonZeroUsize, String> {
+pub(crate) fn buffer(text: &str) -> Result<NonZeroUsize, String> {
     let bytes = bytes(text)?;
     if !(4096..=1 << 30).contains(&bytes) {
         return Err("a buffer has from 4KiB to 1GiB".into());
@@ -246,7 +244,7 @@ fn buffer(text: &str) -> Result<NonZeroUsize, String> {
 const MAX_WORKERS: usize = 1024;
 
 /// A number of workers: `4`, or `auto` and `0` for one per core.
-fn workers(text: &str) -> Result<NonZeroUsize, String> {
+pub(crate) fn workers(text: &str) -> Result<NonZeroUsize, String> {
     let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let number = match text {
         "auto" => return Ok(cores()),
@@ -260,7 +258,7 @@ fn workers(text: &str) -> Result<NonZeroUsize, String> {
 }
 
 /// A time in seconds: `10`, `0.5`. Not zero, and at most a year.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text
         .parse()
         .map_err(|_| String::from("expected seconds, such as 10 or 0.5"))?;

@@ -26,14 +26,18 @@ use serde_json::json;
 use crate::address::{Endpoint, Place};
 use crate::cert::Identity;
 use crate::cli::{Common, DemoOptions};
+use crate::config::Route;
 use crate::data::Stream;
 use crate::echo::{self, Echo};
 use crate::exit::{Chain, Code, Failure};
+use crate::gate::Gate;
 use crate::layers::{self, Stack};
+use crate::limits::Limits;
 use crate::meter::Meter;
 use crate::output;
-use crate::relay::{Limits, Relay};
+use crate::relay::{Prepared, Relay};
 use crate::stats::{Bytes, Counter, Totals, per_second};
+use crate::systemd::Given;
 
 /// A connection on which nothing moves for so long has lost its wake-up: nobody here waits for anything from outside.
 const STALL: Duration = Duration::from_secs(20);
@@ -234,23 +238,33 @@ pub(crate) fn run(
         .map_err(Failure::during("local address"))?;
     let limits = Limits {
         buffer: options.buffer,
-        max_connections: None,
-        idle_timeout: None,
-        connect_timeout: Some(STALL),
+        connect: Some(STALL),
+        handshake: Some(STALL),
+        ..Limits::default()
     };
-    let to = at(&service)?;
-    let alone = std::slice::from_ref::<LoopHandle>(events);
-    let names = &common.resolver;
-    let exit = Relay::start_with(
-        alone,
-        &anywhere,
-        far.clone(),
-        (&to, names),
-        plain.clone(),
-        &limits,
-    )?;
-    let to = at(exit.local_addr())?;
-    let entry = Relay::start_with(alone, &anywhere, plain, (&to, names), near.clone(), &limits)?;
+    let gate = Arc::new(Gate::new(None, events));
+    let given = Given::none();
+    let route = |id, name: &str, below: &Stack, to: &Address, above: &Stack| {
+        let route = Route {
+            name: name.into(),
+            listen: anywhere.clone(),
+            connect: at(to)?,
+            limits: limits.clone(),
+        };
+        let prepared = Prepared::with_layers(&route, below.clone(), above.clone())?;
+        let alone = std::slice::from_ref::<LoopHandle>(events);
+        let bound = Relay::bind(
+            id,
+            alone,
+            &gate,
+            &prepared,
+            (&given, &common.resolver),
+            None,
+        )?;
+        Ok::<_, Failure>(bound.serve())
+    };
+    let exit = route(1, "exit", &far, &service, &plain)?;
+    let entry = route(2, "entry", &plain, exit.local_addr(), &near)?;
     let run = Arc::new(Run {
         events: LoopHandle::clone(events),
         sent: Counter::default(),
@@ -276,8 +290,8 @@ pub(crate) fn run(
         options,
         elapsed: began.elapsed(),
         run: &run,
-        entry: entry.snapshot().totals(),
-        exit: exit.snapshot().totals(),
+        entry: entry.read().totals(),
+        exit: exit.read().totals(),
         layers: near
             .meters()
             .map(|meter| ("entry", &**meter))

@@ -86,7 +86,7 @@ pub(crate) fn listen(
     mut serve: impl FnMut(&Bev) -> Result<(), Error> + Send + 'static,
 ) -> Result<Listener, Failure> {
     let accept = move |transport: Bev, _peer| {
-        let bev = stack.put_on(&transport)?;
+        let bev = stack.put_on(&transport, None)?;
         if !stack.is_empty() {
             bev.set_connect_timeout(Some(HANDSHAKE))?;
         }

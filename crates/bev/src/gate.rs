@@ -1,17 +1,19 @@
-//! Who may come into a relay: how many sessions there are over all workers, and how the relay comes to its end.
+//! Who may come into a relay: how many sessions there are, over all routes and workers, and how the relay comes to its end.
 //!
 //! # Life
 //! ```text
-//! Starting --> Serving --SIGTERM--> Draining --last session leaves--> exit 0
-//!                                      `-- deadline, or a second signal, with sessions left --> Cut, exit 5
+//! Serving --SIGTERM--> Draining --last session leaves--> exit 0
+//!                         `-- deadline, or a second signal, with sessions left --> Cut, exit 5
 //! ```
 //!
 //! # Invariants
-//! - At most `limit` sessions are there at once. At the limit the listeners are disabled, and clients wait in the system's
-//!   queues. What several workers accepted at the same moment waits with them, and comes in before the listeners accept again.
+//! - At most as many sessions are there at once as the limits say: one of each route, one of all together. At a limit the listeners
+//!   are disabled, and clients wait in the system's queues. What several workers accepted at the same moment waits with them, and comes in
+//!   before its route's listeners accept again.
 //! - A worker that was told to wait is asked to try again, once, whenever that may help.
 //! - Under the lock only listeners are told something; no session, no handler and no log is touched.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,10 +22,11 @@ use bufferevent::{Listener, LoopHandle};
 
 use crate::worker::Worker;
 
-/// The gate of one relay.
+/// Names a route for as long as the program runs.
+pub(crate) type RouteId = u64;
+
+/// The gate of all routes.
 pub(crate) struct Gate {
-    /// Sessions at once.
-    limit: Option<NonZeroU64>,
     /// The loop whose end is the relay's end.
     main: LoopHandle,
     state: Mutex<State>,
@@ -31,18 +34,31 @@ pub(crate) struct Gate {
 
 struct State {
     phase: Phase,
-    /// Sessions that are there.
+    /// Sessions that are there, over all routes.
     active: u64,
-    /// Connections that were accepted and that the limit keeps out. The listeners stay disabled until there are none.
+    /// Of those, at most so many.
+    limit: Option<NonZeroU64>,
+    routes: BTreeMap<RouteId, Entrance>,
+}
+
+/// One route's way in.
+struct Entrance {
+    /// None before they are made, and after the route was closed.
+    listeners: Vec<Listener>,
+    /// What the listeners were told last.
+    accepting: bool,
+    is_closed: bool,
+    limit: Option<NonZeroU64>,
+    active: u64,
+    /// Connections that were accepted and that a limit keeps out. The listeners stay disabled until there are none.
     kept_out: u64,
     /// The workers that have some and were not asked to try again yet. Each at most once.
     waiting: Vec<Arc<Worker>>,
 }
 
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Phase {
-    /// The listeners are not yet here, although they may accept already.
-    Starting,
-    Serving(Vec<Listener>),
+    Serving,
     Draining,
     /// The deadline passed, or a second signal came, with so many sessions left.
     Cut {
@@ -64,13 +80,12 @@ pub(crate) enum Entry {
 impl Gate {
     pub(crate) fn new(limit: Option<NonZeroU64>, main: &LoopHandle) -> Self {
         Self {
-            limit,
             main: main.clone(),
             state: Mutex::new(State {
-                phase: Phase::Starting,
+                phase: Phase::Serving,
                 active: 0,
-                kept_out: 0,
-                waiting: Vec::new(),
+                limit,
+                routes: BTreeMap::new(),
             }),
         }
     }
@@ -80,91 +95,129 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_full(&self, state: &State) -> bool {
-        self.limit.is_some_and(|limit| state.active >= limit.get())
+    /// A new route, whose listeners are about to be made.
+    pub(crate) fn open(&self, route: RouteId, limit: Option<NonZeroU64>) {
+        let entrance = Entrance {
+            listeners: Vec::new(),
+            accepting: false,
+            is_closed: false,
+            limit,
+            active: 0,
+            kept_out: 0,
+            waiting: Vec::new(),
+        };
+        self.state().routes.insert(route, entrance);
     }
 
-    /// The listeners are here.
-    pub(crate) fn serve(&self, listeners: Vec<Listener>) {
+    /// A route's listeners are here, and were told to accept nobody yet.
+    pub(crate) fn serve(&self, route: RouteId, listeners: Vec<Listener>) {
         let mut state = self.state();
-        if self.is_full(&state) || state.kept_out > 0 {
-            listeners.iter().for_each(Listener::disable);
+        if let Some(entrance) = state.routes.get_mut(&route) {
+            entrance.listeners = listeners;
+            entrance.accepting = false;
         }
-        state.phase = Phase::Serving(listeners);
+        state.settle();
+    }
+
+    /// The route takes no more connections; those that are there go on.
+    pub(crate) fn close(&self, route: RouteId) {
+        let mut state = self.state();
+        let closed = state.routes.get_mut(&route).map(Entrance::close);
+        state.forget(route);
+        drop(state);
+        // The listeners close here, with the lock released.
+        let (listeners, waiting) = closed.unwrap_or_default();
+        drop(listeners);
+        try_again(&waiting);
+    }
+
+    /// Other limits from now on. Who is inside stays.
+    pub(crate) fn set_limit(&self, limit: Option<NonZeroU64>) {
+        self.change(|state| state.limit = limit);
+    }
+
+    /// Another limit of one route.
+    pub(crate) fn set_route_limit(&self, route: RouteId, limit: Option<NonZeroU64>) {
+        self.change(|state| {
+            if let Some(entrance) = state.routes.get_mut(&route) {
+                entrance.limit = limit;
+            }
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        change(&mut state);
+        state.settle();
+        let waiting = state.take_waiting();
+        drop(state);
+        try_again(&waiting);
     }
 
     /// A worker has a new connection.
     pub(crate) fn enter(&self, worker: &Arc<Worker>) -> Entry {
         let mut state = self.state();
-        let entry = self.ask(&mut state, worker);
-        match entry {
-            Entry::Welcome if self.is_full(&state) => state.tell(Listener::disable),
-            Entry::Wait => state.kept_out += 1,
-            Entry::Welcome | Entry::Refused => {}
+        let entry = state.ask(worker);
+        if entry == Entry::Wait
+            && let Some(entrance) = state.routes.get_mut(&worker.route)
+        {
+            entrance.kept_out += 1;
         }
+        state.settle();
         entry
     }
 
     /// A worker tries to bring in a connection that had to wait.
     pub(crate) fn enter_again(&self, worker: &Arc<Worker>) -> Entry {
         let mut state = self.state();
-        let entry = self.ask(&mut state, worker);
-        match entry {
-            Entry::Welcome | Entry::Refused => state.kept_out -= 1,
-            Entry::Wait => {}
+        let entry = state.ask(worker);
+        if entry != Entry::Wait
+            && let Some(entrance) = state.routes.get_mut(&worker.route)
+        {
+            entrance.kept_out -= 1;
         }
-        if state.kept_out == 0 && !self.is_full(&state) {
-            state.tell(Listener::enable);
-        }
+        state.settle();
+        state.forget(worker.route);
         entry
     }
 
-    fn ask(&self, state: &mut State, worker: &Arc<Worker>) -> Entry {
-        match state.phase {
-            Phase::Draining | Phase::Cut { .. } => return Entry::Refused,
-            Phase::Starting | Phase::Serving(_) => {}
-        }
-        if self.is_full(state) {
-            if !state.waiting.iter().any(|other| Arc::ptr_eq(other, worker)) {
-                state.waiting.push(worker.clone());
-            }
-            return Entry::Wait;
-        }
-        state.active += 1;
-        Entry::Welcome
-    }
-
-    /// A session is gone.
-    pub(crate) fn leave(&self) {
+    /// A session of a route is gone.
+    pub(crate) fn leave(&self, route: RouteId) {
         let mut state = self.state();
-        let was_full = self.is_full(&state);
         state.active -= 1;
-        if was_full && state.kept_out == 0 {
-            state.tell(Listener::enable);
+        if let Some(entrance) = state.routes.get_mut(&route) {
+            entrance.active -= 1;
         }
-        match state.phase {
-            Phase::Draining if state.active == 0 => self.main.exit(),
-            Phase::Starting | Phase::Serving(_) | Phase::Draining | Phase::Cut { .. } => {}
+        state.settle();
+        state.forget(route);
+        if state.phase == Phase::Draining && state.active == 0 {
+            self.main.exit();
         }
-        let waiting = std::mem::take(&mut state.waiting);
+        let waiting = state.take_waiting();
         drop(state);
         try_again(&waiting);
+    }
+
+    /// Whether it takes no more connections.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.state().phase != Phase::Serving
     }
 
     /// Stops accepting, and ends with the last session, or after `deadline`. Called again, it ends at once.
     pub(crate) fn drain(self: &Arc<Self>, deadline: Duration) {
         let mut state = self.state();
-        let (active, waiting) = (state.active, std::mem::take(&mut state.waiting));
-        let next = match &state.phase {
-            Phase::Starting | Phase::Serving(_) => Phase::Draining,
+        let active = state.active;
+        state.phase = match state.phase {
+            Phase::Serving => Phase::Draining,
             Phase::Draining | Phase::Cut { .. } => Phase::Cut { left: active },
         };
-        let is_over = matches!(next, Phase::Cut { .. }) || active == 0;
-        let former = std::mem::replace(&mut state.phase, next);
+        let is_over = state.phase != Phase::Draining || active == 0;
+        let closed: Vec<_> = state.routes.values_mut().map(Entrance::close).collect();
         drop(state);
         // The listeners close here, with the lock released.
-        drop(former);
-        try_again(&waiting);
+        let (listeners, waiting): (Vec<_>, Vec<_>) = closed.into_iter().unzip();
+        drop(listeners);
+        try_again(&waiting.concat());
         if is_over {
             return self.main.exit();
         }
@@ -178,8 +231,7 @@ impl Gate {
 
     fn cut(&self) {
         let mut state = self.state();
-        let left = state.active;
-        state.phase = Phase::Cut { left };
+        state.phase = Phase::Cut { left: state.active };
         self.main.exit();
     }
 
@@ -187,18 +239,82 @@ impl Gate {
     pub(crate) fn cut_sessions(&self) -> u64 {
         match self.state().phase {
             Phase::Cut { left } => left,
-            Phase::Starting | Phase::Serving(_) | Phase::Draining => 0,
+            Phase::Serving | Phase::Draining => 0,
         }
     }
 }
 
+fn reaches(limit: Option<NonZeroU64>, active: u64) -> bool {
+    limit.is_some_and(|limit| active >= limit.get())
+}
+
 impl State {
-    /// Tells all listeners, if they are here.
-    fn tell(&self, what: fn(&Listener)) {
-        match &self.phase {
-            Phase::Serving(listeners) => listeners.iter().for_each(what),
-            Phase::Starting | Phase::Draining | Phase::Cut { .. } => {}
+    fn ask(&mut self, worker: &Arc<Worker>) -> Entry {
+        let all_full = reaches(self.limit, self.active);
+        let serving = self.phase == Phase::Serving;
+        let entrance = match self.routes.get_mut(&worker.route) {
+            Some(entrance) if serving && !entrance.is_closed => entrance,
+            Some(_) | None => return Entry::Refused,
+        };
+        if all_full || reaches(entrance.limit, entrance.active) {
+            let asked = |other| Arc::ptr_eq(other, worker);
+            if !entrance.waiting.iter().any(asked) {
+                entrance.waiting.push(worker.clone());
+            }
+            return Entry::Wait;
         }
+        entrance.active += 1;
+        self.active += 1;
+        Entry::Welcome
+    }
+
+    /// Tells the listeners whether to accept, where that has changed.
+    fn settle(&mut self) {
+        let all_full = reaches(self.limit, self.active);
+        for entrance in self.routes.values_mut() {
+            let accept =
+                !all_full && !reaches(entrance.limit, entrance.active) && entrance.kept_out == 0;
+            if accept != entrance.accepting {
+                entrance.accepting = accept;
+                let tell = if accept {
+                    Listener::enable
+                } else {
+                    Listener::disable
+                };
+                entrance.listeners.iter().for_each(tell);
+            }
+        }
+    }
+
+    /// The workers that may find a place now.
+    fn take_waiting(&mut self) -> Vec<Arc<Worker>> {
+        if reaches(self.limit, self.active) {
+            return Vec::new();
+        }
+        let free = |entrance: &&mut Entrance| !reaches(entrance.limit, entrance.active);
+        let routes = self.routes.values_mut().filter(free);
+        routes
+            .flat_map(|entrance| std::mem::take(&mut entrance.waiting))
+            .collect()
+    }
+
+    /// Forgets a route that was closed and that nobody uses any more.
+    fn forget(&mut self, route: RouteId) {
+        let unused = |entrance: &Entrance| {
+            entrance.is_closed && entrance.active == 0 && entrance.kept_out == 0
+        };
+        if self.routes.get(&route).is_some_and(unused) {
+            self.routes.remove(&route);
+        }
+    }
+}
+
+impl Entrance {
+    /// No more connections. Gives what is to be dropped, and who is to be told, when the lock is released.
+    fn close(&mut self) -> (Vec<Listener>, Vec<Arc<Worker>>) {
+        self.is_closed = true;
+        let listeners = std::mem::take(&mut self.listeners);
+        (listeners, std::mem::take(&mut self.waiting))
     }
 }
 

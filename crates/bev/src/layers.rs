@@ -1,4 +1,4 @@
-//! Layers on the command line: what `+tls` and `+zlib` say, and the filters that come of it.
+//! Layers on the command line: what `+tls`, `+zlib` and `+proxy` say, and the filters that come of it.
 //!
 //! | option | of | on | says |
 //! |---|---|---|---|
@@ -7,10 +7,12 @@
 //! | `name=` | tls | connect | whom the server must be; without it the host of the address |
 //! | `alpn=` | tls | both sides | application protocols, `:` between them, the best first |
 //! | `verify=` | tls | both sides | `required`, `optional` or `none`: whether the peer must show who it is |
+//! | `version=` | proxy | both sides | `1` or `2`: listening, which PROXY header is taken, else either; connecting, which one is sent, else 2 |
 //! | `level=`, `format=` | zlib | both sides | 0 to 9; `zlib`, `deflate` or `gzip` |
 //!
 //! # Invariants
 //! - Parsing opens no file; [`Stack::prepare`] opens them all, once, when the program starts.
+//! - A PROXY header is read where `+proxy` stands, and is required there; nowhere else is one looked for.
 //! - A stack that was prepared puts its layers on any number of connections, each with filters of its own.
 
 use std::collections::BTreeSet;
@@ -18,6 +20,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bufferevent::filter::proxy::{Header, ProxyReceive, ProxySend, Version};
 use bufferevent::tls::{TlsClient, TlsServer};
 use bufferevent::zlib::Format;
 use bufferevent::{Bev, Error, FilterExt as _, Kind, Options, Zlib};
@@ -32,6 +35,7 @@ use crate::meter::{Meter, Metered};
 pub(crate) enum Layer {
     Tls(TlsOptions),
     Zlib(ZlibOptions),
+    Proxy(ProxyOptions),
 }
 
 /// What is said of a TLS layer.
@@ -58,6 +62,13 @@ enum Verify {
 pub(crate) struct ZlibOptions {
     level: Option<u32>,
     format: Format,
+}
+
+/// What is said of a PROXY header.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct ProxyOptions {
+    side: Side,
+    version: Option<Version>,
 }
 
 /// The options of one layer, each at most once.
@@ -119,8 +130,12 @@ impl Layer {
                 let given = Given::parse("zlib", &["level", "format"], parts)?;
                 ZlibOptions::of(&given).map(Self::Zlib)
             }
+            Some("proxy") => {
+                let given = Given::parse("proxy", &["version"], parts)?;
+                ProxyOptions::of(&given, side).map(Self::Proxy)
+            }
             name => bad(format!(
-                "`+{}` is no layer; there are +tls and +zlib",
+                "`+{}` is no layer; there are +tls, +zlib and +proxy",
                 name.unwrap_or_default()
             )),
         }
@@ -130,6 +145,26 @@ impl Layer {
         match self {
             Self::Tls(_) => "tls",
             Self::Zlib(_) => "zlib",
+            Self::Proxy(_) => "proxy",
+        }
+    }
+}
+
+impl ProxyOptions {
+    fn of(given: &Given<'_>, side: Side) -> Result<Self, BadAddress> {
+        let version = match given.get("version") {
+            None => None,
+            Some("1") => Some(Version::V1),
+            Some("2") => Some(Version::V2),
+            Some(_) => return bad("version= of proxy: expected 1 or 2"),
+        };
+        Ok(Self { side, version })
+    }
+
+    fn maker(self) -> Maker {
+        match self.side {
+            Side::Listen => Maker::ProxyFrom(self.version),
+            Side::Connect => Maker::ProxyTo(self.version.unwrap_or(Version::V2)),
         }
     }
 }
@@ -227,6 +262,10 @@ enum Maker {
     Client(TlsClient),
     Server(TlsServer),
     Zlib(ZlibOptions),
+    /// Takes a header off: of this version, or either.
+    ProxyFrom(Option<Version>),
+    /// Sends a header.
+    ProxyTo(Version),
 }
 
 /// The two ends of a tunnel through the layers in `text`, as they stand in an address: who connects, and who listens. TLS has
@@ -238,6 +277,10 @@ pub(crate) fn tunnel(text: &str, identity: &Identity) -> Result<(Stack, Stack), 
             "tls" => identity.both_sides()?,
             other => match Layer::parse(other, Side::Connect) {
                 Ok(Layer::Zlib(zlib)) => (Maker::Zlib(zlib), Maker::Zlib(zlib)),
+                Ok(Layer::Proxy(_)) => {
+                    let why = "+proxy tells addresses, which a tunnel of the demo has none of";
+                    return Err(Failure::new(Code::Usage, why));
+                }
                 Ok(Layer::Tls(_)) => {
                     let why =
                         "+tls has no options in a tunnel: its certificates are made at the start";
@@ -249,6 +292,7 @@ pub(crate) fn tunnel(text: &str, identity: &Identity) -> Result<(Stack, Stack), 
         let name = match &client {
             Maker::Client(_) | Maker::Server(_) => "tls",
             Maker::Zlib(_) => "zlib",
+            Maker::ProxyFrom(_) | Maker::ProxyTo(_) => "proxy",
         };
         near.layers.push((client, Arc::new(Meter::new(name))));
         far.layers.push((server, Arc::new(Meter::new(name))));
@@ -276,6 +320,7 @@ impl Stack {
             let maker = match layer {
                 Layer::Tls(options) => options.prepare(&place.endpoint)?,
                 Layer::Zlib(options) => Maker::Zlib(*options),
+                Layer::Proxy(options) => options.maker(),
             };
             Ok((maker, Arc::new(Meter::new(layer.name()))))
         });
@@ -295,6 +340,43 @@ impl Stack {
         }
     }
 
+    /// The same layers as before a reload, as far as their names go, count on where those have stopped.
+    pub(crate) fn counting_on(mut self, former: &Self) -> Self {
+        let names = |stack: &Self| stack.meters().map(|meter| meter.name).collect::<Vec<_>>();
+        if names(&self) == names(former) {
+            for ((_, meter), (_, before)) in self.layers.iter_mut().zip(&former.layers) {
+                *meter = before.clone();
+            }
+        }
+        self
+    }
+
+    /// Whether a layer has to hear something from the peer before bytes can pass.
+    pub(crate) fn shakes_hands(&self) -> bool {
+        self.layers.iter().any(|(maker, _)| match maker {
+            Maker::Client(_) | Maker::Server(_) | Maker::ProxyFrom(_) => true,
+            Maker::Zlib(_) | Maker::ProxyTo(_) => false,
+        })
+    }
+
+    /// Which PROXY header it sends, if it does.
+    pub(crate) fn proxy_version(&self) -> Option<Version> {
+        self.layers.iter().find_map(|(maker, _)| match maker {
+            Maker::ProxyTo(version) => Some(*version),
+            Maker::Client(_) | Maker::Server(_) | Maker::Zlib(_) | Maker::ProxyFrom(_) => None,
+        })
+    }
+
+    /// The PROXY header that a connection with these layers has sent, if they take one.
+    pub(crate) fn proxy_header(&self, top: &Bev) -> Option<Header> {
+        let takes = |(maker, _): &(Maker, _)| matches!(maker, Maker::ProxyFrom(_));
+        if !self.layers.iter().any(takes) {
+            return None;
+        }
+        let filter = top.filter_of::<Metered<ProxyReceive>>()?;
+        filter.with(|filter| filter.get().header().cloned()).ok()?
+    }
+
     /// Whether there is no layer.
     pub(crate) fn is_empty(&self) -> bool {
         self.layers.is_empty()
@@ -310,8 +392,9 @@ impl Stack {
         self.layers.iter().map(|(_, meter)| meter)
     }
 
-    /// Puts the layers on a connection, which is freed with the top of them. If one cannot be put on, all are freed.
-    pub(crate) fn put_on(&self, transport: &Bev) -> Result<Bev, Error> {
+    /// Puts the layers on a connection, which is freed with the top of them. If one cannot be put on, all are freed. `header` is
+    /// sent if one of them sends a PROXY header; without it, one that says nothing.
+    pub(crate) fn put_on(&self, transport: &Bev, header: Option<&Header>) -> Result<Bev, Error> {
         let mut top = transport.clone();
         for (maker, meter) in &self.layers {
             let meter = meter.clone();
@@ -324,6 +407,19 @@ impl Stack {
                     top.filter(options, Metered::new(tls(server.filter())?, meter))
                 }
                 Maker::Zlib(zlib) => top.filter(options, Metered::new(zlib.filter()?, meter)),
+                Maker::ProxyFrom(version) => {
+                    let filter = ProxyReceive::new();
+                    let filter = match version {
+                        Some(version) => filter.only(*version),
+                        None => filter,
+                    };
+                    top.filter(options, Metered::new(filter, meter))
+                }
+                Maker::ProxyTo(version) => {
+                    let nothing = Header::unknown(*version);
+                    let filter = ProxySend::new(header.unwrap_or(&nothing));
+                    top.filter(options, Metered::new(filter, meter))
+                }
             };
             // One that cannot go on takes those below along.
             top = put.inspect_err(|_| drop(top.free()))?;
@@ -373,7 +469,7 @@ impl TlsOptions {
             (Some(name), _) => name.clone(),
             (None, Endpoint::Tcp(address)) => address.ip().to_string(),
             (None, Endpoint::Name { host, .. }) => host.clone(),
-            (None, Endpoint::Unix(_)) => {
+            (None, Endpoint::Unix(_) | Endpoint::Given(_)) => {
                 let why = "tls over a path needs name=, whom the server must be";
                 return Err(Failure::new(Code::Usage, why));
             }

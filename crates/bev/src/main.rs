@@ -5,23 +5,28 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod address;
 mod cat;
 mod cert;
 mod cli;
+mod config;
 mod data;
 mod demo;
 mod echo;
 mod exit;
 mod gate;
 mod layers;
+mod limits;
 mod meter;
 mod names;
 mod output;
 mod relay;
+mod service;
 mod session;
 mod signals;
 mod stats;
+mod systemd;
 mod worker;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -33,6 +38,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Cli, Command, Common};
 use crate::exit::{Chain, Code, Failure};
+use crate::output::{FLUSH_WITHIN, LogWriter, Sink, Spool, UNREAD_LINES};
+use crate::systemd::Given;
 
 /// Connections that the system may keep waiting: a thousand clients may connect at once.
 const BACKLOG: u16 = 4096;
@@ -52,32 +59,43 @@ fn run(cli: Option<Cli>) -> Result<(), Failure> {
     let Some(Cli { command, common }) = cli else {
         return Ok(());
     };
-    start_log(&common)?;
-    let events = || event_loop(&common);
-    match &command {
-        Command::Cert(options) => cert::run(&common, options),
-        Command::Demo(options) => demo::run(&events()?, &common, options),
-        Command::Cat(options) => cat::run(&events()?, &common, options),
-        Command::Relay(options) => relay::run(&events()?, loops(&common), &common, options),
-        Command::Echo(options) => echo::run(&events()?, &common, options),
+    // First of all: nothing else has a descriptor yet.
+    let given = Given::of_process()?;
+    let log = start_log(&common)?;
+    let result = start(&common, &command, given);
+    log.flush(FLUSH_WITHIN);
+    result
+}
+
+fn start(common: &Common, command: &Command, given: Given) -> Result<(), Failure> {
+    let events = || event_loop(common);
+    match command {
+        Command::Cert(options) => cert::run(common, options),
+        Command::Demo(options) => demo::run(&events()?, common, options),
+        Command::Cat(options) => cat::run(&events()?, common, options),
+        Command::Relay(options) => service::run(given, loops(common), common, options),
+        Command::Echo(options) => echo::run(&events()?, common, options),
     }
 }
 
-/// The log goes to standard error, so that standard output is the program's own.
-fn start_log(common: &Common) -> Result<(), Failure> {
+/// The log goes to standard error, so that standard output is the program's own. Nobody waits for whoever reads it.
+fn start_log(common: &Common) -> Result<Spool, Failure> {
     let filter = EnvFilter::builder().parse(&common.log).map_err(|error| {
         Failure::because(Code::Usage, format_args!("--log {}", common.log), &error)
     })?;
+    let spool =
+        Spool::start(Sink::Stderr, UNREAD_LINES).map_err(Failure::during("starting the log"))?;
+    let writer = LogWriter(spool.clone());
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(move || writer.clone())
         .with_ansi(std::io::stderr().is_terminal());
     if common.json {
         log.json().init()
     } else {
         log.init()
     }
-    Ok(())
+    Ok(spool)
 }
 
 /// How loops are made.

@@ -117,6 +117,11 @@ impl<F: Filter> Metered<F> {
     pub(crate) fn new(filter: F, meter: Arc<Meter>) -> Self {
         Self { filter, meter }
     }
+
+    /// The filter.
+    pub(crate) fn get(&self) -> &F {
+        &self.filter
+    }
 }
 
 impl<F: Filter> Filter for Metered<F> {

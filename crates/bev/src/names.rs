@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use bufferevent::{Bev, Builder, Dns, Error, Family, LoopHandle, Resolve, Static, System};
+use bufferevent::{Bev, Builder, Dns, Error, Family, Kind, LoopHandle, Resolve, Static, System};
 
 use crate::address::Endpoint;
 use crate::exit::{Code, Failure};
@@ -79,6 +79,8 @@ impl Names {
             Endpoint::Name { host, port } => {
                 builder.connect_hostname(&self.0, Family::Any, host, *port)
             }
+            // Addresses to connect to have none.
+            Endpoint::Given(_) => Err(Error::new(Kind::Unsupported, "socket", "connect")),
         }
     }
 }

@@ -1,43 +1,197 @@
-//! What the program says on standard output: one line at a time, as text or as JSON.
+//! What the program says: lines on standard output, the log, the access log.
 //!
 //! # Invariants
-//! - Each line is flushed at once, so that whoever started the program can wait for it.
-//! - A standard output that is closed stops nothing: these lines are told to whoever listens.
-//! - A loop that has connections does not wait for a reader: what comes again and again goes through a [`Teller`].
+//! - What is said once, at the start or at the end, is written at once.
+//! - A loop that has connections waits for no reader and for no disk: what comes again and again goes through a [`Spool`], whose thread
+//!   writes. If it cannot keep up, because a pipe is full or a disk is, lines are left out and counted; connections go on.
 
-use std::io::{self, Write as _};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
-/// Lines that may wait for a reader. Those that come when as many wait are left out: the next one says more.
-const UNREAD_LINES: usize = 4;
+/// Lines of statistics that may wait for a reader: those that come when as many wait are left out, and the next one says more.
+pub(crate) const UNREAD_STATISTICS: usize = 4;
 
-/// Says lines on a thread of its own, which may wait for whoever reads them. It ends with the program.
+/// Lines of a log that may wait: some thousand connections that end at once.
+pub(crate) const UNREAD_LINES: usize = 8192;
+
+/// How long the end of the program waits for lines that are still to be written.
+pub(crate) const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
+/// How often it is said that lines were left out.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
+
+/// Where lines go.
 #[derive(Clone, Debug)]
-pub(crate) struct Teller(SyncSender<String>);
+pub(crate) enum Sink {
+    Stdout,
+    Stderr,
+    /// Appended to, and opened anew on demand: whoever rotates the file has moved it away.
+    File(PathBuf),
+}
 
-impl Teller {
-    /// Starts the thread.
-    pub(crate) fn start() -> io::Result<Self> {
-        let (sender, lines) = sync_channel::<String>(UNREAD_LINES);
+/// A thread that writes lines, and may wait for whoever reads them. It ends with the last handle.
+#[derive(Clone, Debug)]
+pub(crate) struct Spool {
+    work: SyncSender<Work>,
+    lost: Arc<AtomicU64>,
+}
+
+enum Work {
+    Line(Vec<u8>),
+    Reopen,
+    Flushed(SyncSender<()>),
+}
+
+impl Spool {
+    /// Starts the thread, with room for so many lines.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or there can be no thread.
+    pub(crate) fn start(sink: Sink, lines: usize) -> io::Result<Self> {
+        let (work, orders) = sync_channel(lines);
+        let lost = Arc::new(AtomicU64::new(0));
+        let mut writer = Writer {
+            file: sink.open()?,
+            sink,
+            lost: lost.clone(),
+            complained: None,
+        };
         std::thread::Builder::new()
             .name("output".into())
-            .spawn(move || lines.iter().for_each(|line| say(&line)))?;
-        Ok(Self(sender))
+            .spawn(move || writer.run(&orders))?;
+        Ok(Self { work, lost })
     }
 
-    /// Says a line, or leaves it out.
-    pub(crate) fn say(&self, line: String) {
-        if self.0.try_send(line).is_err() {
-            tracing::debug!("nobody reads the statistics");
+    /// Has a line written, or leaves it out. The line has its end.
+    pub(crate) fn say(&self, line: Vec<u8>) {
+        if self.work.try_send(Work::Line(line)).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Opens the file anew, behind the lines that wait.
+    pub(crate) fn reopen(&self) {
+        // A queue that is full has lines to write: the next time will do.
+        let _ = self.work.try_send(Work::Reopen);
+    }
+
+    /// Waits until all is written, or for `limit`.
+    pub(crate) fn flush(&self, limit: Duration) {
+        let (done, flushed) = sync_channel(1);
+        let deadline = Instant::now() + limit;
+        let mut order = Work::Flushed(done);
+        // The queue has no send with a limit; it is asked a few times, at the end of the program alone.
+        while let Err(error) = self.work.try_send(order) {
+            order = match error {
+                std::sync::mpsc::TrySendError::Full(order) if Instant::now() < deadline => order,
+                _ => return,
+            };
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = flushed.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+}
+
+impl Sink {
+    fn open(&self) -> io::Result<Option<File>> {
+        match self {
+            Self::Stdout | Self::Stderr => Ok(None),
+            Self::File(path) => {
+                let file = OpenOptions::new().create(true).append(true).open(path);
+                let named = |error: io::Error| {
+                    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+                };
+                file.map(Some).map_err(named)
+            }
+        }
+    }
+}
+
+struct Writer {
+    sink: Sink,
+    file: Option<File>,
+    lost: Arc<AtomicU64>,
+    complained: Option<Instant>,
+}
+
+impl Writer {
+    fn run(&mut self, orders: &Receiver<Work>) {
+        for order in orders {
+            match order {
+                Work::Line(line) => {
+                    if let Err(error) = self.write(&line) {
+                        self.lost.fetch_add(1, Ordering::Relaxed);
+                        self.complain(Some(&error));
+                    } else {
+                        self.complain(None);
+                    }
+                }
+                Work::Reopen => match self.sink.open() {
+                    Ok(file) => self.file = file,
+                    Err(error) => tracing::warn!(%error, "the access log goes on in its old file"),
+                },
+                Work::Flushed(done) => drop(done.try_send(())),
+            }
+        }
+    }
+
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        match (&self.sink, &mut self.file) {
+            (Sink::Stdout, _) => write_out(line),
+            (Sink::Stderr, _) => io::stderr().lock().write_all(line),
+            (Sink::File(_), Some(file)) => file.write_all(line),
+            (Sink::File(_), None) => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Says in the log how many lines were left out, once in a while. The log itself has nobody to tell.
+    fn complain(&mut self, error: Option<&io::Error>) {
+        let now = Instant::now();
+        let recently = self
+            .complained
+            .is_some_and(|last| now.duration_since(last) < COMPLAIN_EVERY);
+        if matches!(self.sink, Sink::Stderr) || recently || self.lost.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        self.complained = Some(now);
+        match error {
+            Some(error) => tracing::warn!(lost, %error, "lines could not be written"),
+            None => tracing::warn!(lost, "lines were left out: nobody reads them as fast"),
+        }
+    }
+}
+
+fn write_out(line: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(line).and_then(|()| out.flush())
+}
+
+/// The log's way out: events go through a spool, whole.
+#[derive(Clone, Debug)]
+pub(crate) struct LogWriter(pub(crate) Spool);
+
+impl Write for LogWriter {
+    /// One call is one event: that is how the log writes.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        self.0.say(event.to_vec());
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 /// Says a line.
 pub(crate) fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
     // Nobody listens any more; the service goes on.
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    let _ = write_out(format!("{line}\n").as_bytes());
 }
 
 /// Says where the program listens.

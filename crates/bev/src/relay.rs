@@ -1,124 +1,189 @@
-//! `bev relay`: joins each accepted connection to a new one.
+//! One route: a place to listen at, joined to a place to connect to.
 //!
-//! A relay has one worker per loop. The first is on the loop of the main thread, which also watches the signals and shows the
-//! statistics; the others are on a pool's threads. How connections come to workers is the listener's business, who may come in is
-//! the gate's (`gate.rs`), and what a worker does with them is in `worker.rs` and `session.rs`.
+//! A route has one worker per loop. How connections come to workers is the listener's business, who may come in is the gate's
+//! (`gate.rs`), and what a worker does with them is in `worker.rs` and `session.rs`. Several routes, and their reload, are `service.rs`.
 //!
 //! # Invariants
 //! - A connection stays with its worker; workers share the gate and nothing else.
-//! - A worker's loop that fails ends the relay: its connections are lost, and nobody would notice otherwise.
+//! - A route that is bound accepts nobody before it is served.
 
-use std::convert::Infallible;
-use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use bufferevent::evreactor::{self, LoopPool};
-use bufferevent::{Address, EventLoop, Listener, LoopHandle};
+use bufferevent::{Address, Listener, LoopHandle};
 
+use crate::BACKLOG;
+use crate::access::AccessLog;
 use crate::address::{Endpoint, Place, Written};
-use crate::cli::{Common, RelayOptions};
+use crate::config::Route;
 use crate::exit::{Code, Failure};
-use crate::gate::Gate;
+use crate::gate::{Gate, RouteId};
 use crate::layers::Stack;
+use crate::limits::Limits;
 use crate::meter::LayerTotals;
 use crate::names::Choice;
-use crate::stats::Snapshot;
-use crate::worker::Worker;
-use crate::{BACKLOG, output, signals};
+use crate::stats::{RouteTotals, Totals};
+use crate::systemd::Given;
+use crate::worker::{Plan, Worker};
 
-/// How long the workers' loops may take to end when the relay ends. They end after the callback that runs, so reaching this is a
-/// failure.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
-
-/// What a relay lets its sessions have.
+/// A route that is ready: its files are read.
 #[derive(Clone, Debug)]
-pub(crate) struct Limits {
-    /// Bytes that wait in each direction of a session, apart from one read.
-    pub(crate) buffer: NonZeroUsize,
-    /// Sessions at once.
-    pub(crate) max_connections: Option<NonZeroU64>,
-    /// Without a byte in either direction.
-    pub(crate) idle_timeout: Option<Duration>,
-    /// Until the upstream answers, and until the layers on either side have shaken hands.
-    pub(crate) connect_timeout: Option<Duration>,
+pub(crate) struct Prepared {
+    pub(crate) name: Arc<str>,
+    pub(crate) listen: Place,
+    pub(crate) upstream: Endpoint,
+    pub(crate) below: Stack,
+    pub(crate) above: Stack,
+    pub(crate) limits: Limits,
 }
 
-/// A relay at work.
+impl Prepared {
+    /// Opens what a route names. This may block.
+    pub(crate) fn of(route: &Route) -> Result<Self, Failure> {
+        let (below, above) = (
+            Stack::prepare(&route.listen)?,
+            Stack::prepare(&route.connect)?,
+        );
+        Self::with_layers(route, below, above)
+    }
+
+    /// The same, with layers that are ready. Their meters count for the first worker.
+    pub(crate) fn with_layers(route: &Route, below: Stack, above: Stack) -> Result<Self, Failure> {
+        Ok(Self {
+            name: route.name.as_str().into(),
+            listen: route.listen.clone(),
+            upstream: route.connect.endpoint.clone(),
+            below,
+            above,
+            limits: route.limits.clone(),
+        })
+    }
+
+    fn plan(&self, below: Stack, above: Stack, access: Option<&AccessLog>) -> Plan {
+        Plan {
+            name: self.name.clone(),
+            upstream: self.upstream.clone(),
+            below,
+            above,
+            limits: self.limits.clone(),
+            access: access.cloned(),
+        }
+    }
+}
+
+/// A route at work.
 pub(crate) struct Relay {
+    id: RouteId,
+    endpoint: Endpoint,
     workers: Vec<Arc<Worker>>,
     gate: Arc<Gate>,
     address: Address,
 }
 
-impl Relay {
-    /// Starts to listen, with a worker on each of `loops`. The end of the first is the relay's end.
-    pub(crate) fn start(
-        loops: &[LoopHandle],
-        listen: &Place,
-        (connect, names): (&Place, &Choice),
-        limits: &Limits,
-    ) -> Result<Self, Failure> {
-        let (below, above) = (Stack::prepare(listen)?, Stack::prepare(connect)?);
-        Self::start_with(loops, listen, below, (connect, names), above, limits)
-    }
+/// A route that listens and accepts nobody yet.
+pub(crate) struct Bound {
+    relay: Relay,
+    listeners: Vec<Listener>,
+    limit: Option<std::num::NonZeroU64>,
+}
 
-    /// As [`start`](Self::start), with layers that are ready. Their meters count for the first worker.
-    pub(crate) fn start_with(
+impl Bound {
+    /// Accepts from here on.
+    pub(crate) fn serve(self) -> Relay {
+        let Self {
+            relay,
+            listeners,
+            limit,
+        } = self;
+        relay.gate.open(relay.id, limit);
+        relay.gate.serve(relay.id, listeners);
+        relay
+    }
+}
+
+impl Relay {
+    /// Starts to listen, with a worker on each of `loops`. If the bound route is dropped, nothing has happened.
+    pub(crate) fn bind(
+        id: RouteId,
         loops: &[LoopHandle],
-        listen: &Place,
-        below: Stack,
-        (connect, names): (&Place, &Choice),
-        above: Stack,
-        limits: &Limits,
-    ) -> Result<Self, Failure> {
+        gate: &Arc<Gate>,
+        prepared: &Prepared,
+        (given, names): (&Given, &Choice),
+        access: Option<&AccessLog>,
+    ) -> Result<Bound, Failure> {
         let (first, others) = loops.split_first().expect("a relay has a loop");
-        let at = listen.endpoint.resolve()?;
-        let upstream = &connect.endpoint;
-        if leads_back(&at, upstream) {
-            return Err(Failure::new(
-                Code::Usage,
-                format!("{listen} would relay to itself"),
-            ));
-        }
-        let gate = Arc::new(Gate::new(limits.max_connections, first));
+        let Prepared { below, above, .. } = prepared;
         let further = others.iter().map(|events| {
             let stacks = (below.for_another_thread(), above.for_another_thread());
             (events, stacks)
         });
         let further: Vec<_> = further.collect();
-        let workers: Vec<_> = std::iter::once((first, (below, above)))
+        let workers: Vec<_> = std::iter::once((first, (below.clone(), above.clone())))
             .chain(further)
-            .map(|(events, stacks)| {
-                let upstream = (upstream, names.on(events)?);
-                Ok(Worker::new(events, upstream, stacks, limits, &gate))
+            .map(|(events, (below, above))| {
+                let plan = prepared.plan(below, above, access);
+                Ok(Worker::new(events, id, (plan, names.on(events)?), gate))
             })
             .collect::<Result<_, Failure>>()?;
-        let accepting = workers.clone();
-        let listeners = Listener::builder(first)
-            .backlog(BACKLOG)
-            .nodelay(true)
-            .replace_stale(true)
-            .bind_each(others, at, move |index, bev, peer| {
-                accepting[index].accept(bev, peer)
-            })
-            .map_err(|error| {
-                Failure::because(
-                    Code::Unreachable,
-                    format_args!("cannot listen on {listen}"),
-                    &error,
-                )
-            })?;
+        let listeners = listen(prepared, first, others, given, &workers)?;
         let address = listeners.first().expect("a relay has a listener");
         let address = address
             .local_addr()
             .map_err(Failure::during("local address"))?;
-        gate.serve(listeners);
-        Ok(Self {
-            workers,
-            gate,
-            address,
+        Ok(Bound {
+            relay: Self {
+                id,
+                endpoint: prepared.listen.endpoint.clone(),
+                workers,
+                gate: gate.clone(),
+                address,
+            },
+            listeners,
+            limit: prepared.limits.max_connections,
         })
+    }
+
+    /// Whether it may become what was prepared for the same place.
+    pub(crate) fn check(&self, prepared: &Prepared) -> Result<(), Failure> {
+        if leads_back(&self.address, &prepared.upstream) {
+            return Err(to_itself(&prepared.listen));
+        }
+        Ok(())
+    }
+
+    /// What comes in from here on gets this; what is there keeps what it has.
+    pub(crate) fn change(&self, prepared: &Prepared, access: Option<&AccessLog>) {
+        for (nth, worker) in self.workers.iter().enumerate() {
+            let former = worker.plan();
+            let stack = |stack: &Stack, former: &Stack| {
+                let own = match nth {
+                    0 => stack.clone(),
+                    _ => stack.for_another_thread(),
+                };
+                own.counting_on(former)
+            };
+            let below = stack(&prepared.below, &former.below);
+            let above = stack(&prepared.above, &former.above);
+            worker.set_plan(prepared.plan(below, above, access));
+        }
+        self.gate
+            .set_route_limit(self.id, prepared.limits.max_connections);
+    }
+
+    /// Takes no more connections. Those that are there go on.
+    pub(crate) fn close(&self) {
+        self.gate.close(self.id);
+    }
+
+    /// The loops have ended: what is said of sessions that were cut is said now.
+    pub(crate) fn cut(&self) {
+        for worker in &self.workers {
+            worker.sessions.cut();
+        }
+    }
+
+    /// Where it listens, as written.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// Where it listens.
@@ -126,13 +191,20 @@ impl Relay {
         &self.address
     }
 
-    /// What it has counted.
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            workers: self.workers.iter().map(|one| one.counters.read()).collect(),
+    /// What each worker has counted.
+    pub(crate) fn totals(&self) -> Vec<Totals> {
+        self.workers.iter().map(|one| one.counters.read()).collect()
+    }
+
+    /// What it has counted, with its layers.
+    pub(crate) fn read(&self) -> RouteTotals {
+        let plan = self.workers.first().map(|worker| worker.plan());
+        RouteTotals {
+            name: plan.map_or_else(|| "".into(), |plan| plan.name.clone()),
+            workers: self.totals(),
             layers: self
-                .layers("listen", |worker| &worker.below)
-                .chain(self.layers("connect", |worker| &worker.above))
+                .layers("listen", |plan| &plan.below)
+                .chain(self.layers("connect", |plan| &plan.above))
                 .collect(),
         }
     }
@@ -141,10 +213,11 @@ impl Relay {
     fn layers(
         &self,
         side: &'static str,
-        of: impl Fn(&Worker) -> &Stack,
+        of: impl Fn(&Plan) -> &Stack,
     ) -> impl Iterator<Item = (&'static str, LayerTotals)> {
         let each = self.workers.iter().map(|worker| {
-            let meters = of(worker).meters();
+            let plan = worker.plan();
+            let meters = of(&plan).meters();
             meters.map(|meter| meter.read()).collect::<Vec<_>>()
         });
         // All workers have the same layers.
@@ -154,15 +227,56 @@ impl Relay {
         });
         all.into_iter().flatten().map(move |totals| (side, totals))
     }
+}
 
-    /// How the relay's end is told to whoever started it.
-    fn verdict(&self) -> Result<(), Failure> {
-        match self.gate.cut_sessions() {
-            0 => Ok(()),
-            1 => Err(Failure::new(Code::Cut, "1 connection cut")),
-            left => Err(Failure::new(Code::Cut, format!("{left} connections cut"))),
+fn listen(
+    prepared: &Prepared,
+    first: &LoopHandle,
+    others: &[LoopHandle],
+    given: &Given,
+    workers: &[Arc<Worker>],
+) -> Result<Vec<Listener>, Failure> {
+    let Prepared {
+        listen, upstream, ..
+    } = prepared;
+    let accepting = workers.to_vec();
+    let accept = move |index: usize, bev, peer| {
+        let worker: &Arc<Worker> = &accepting[index];
+        worker.accept(bev, peer)
+    };
+    let builder = Listener::builder(first)
+        .backlog(BACKLOG)
+        .nodelay(true)
+        .replace_stale(true)
+        .enabled(false);
+    let listeners = match &listen.endpoint {
+        Endpoint::Given(name) => {
+            let socket = given.socket(name)?;
+            let listener = builder.listen_each(others, socket, accept);
+            if let Ok(listener) = &listener
+                && let Ok(at) = listener.local_addr()
+                && leads_back(&at, upstream)
+            {
+                return Err(to_itself(listen));
+            }
+            listener.map(|listener| vec![listener])
         }
-    }
+        endpoint => {
+            let at = endpoint.resolve()?;
+            if leads_back(&at, upstream) {
+                return Err(to_itself(listen));
+            }
+            builder.bind_each(others, at, accept)
+        }
+    };
+    listeners.map_err(|error| {
+        let what = format_args!("cannot listen on {listen}");
+        Failure::because(Code::Unreachable, what, &error)
+    })
+}
+
+fn to_itself(listen: &Place) -> Failure {
+    Failure::new(Code::Usage, format!("{listen} would relay to itself"))
 }
 
 /// Whether a relay that listens at `listen` would accept its own connections to `connect`, without end.
@@ -183,111 +297,9 @@ fn leads_back(listen: &Address, connect: &Endpoint) -> bool {
     }
 }
 
-/// Runs `bev relay` until a signal comes. Each worker but the first gets a loop that `loops` makes.
-pub(crate) fn run(
-    events: &EventLoop,
-    loops: evreactor::Builder,
-    common: &Common,
-    options: &RelayOptions,
-) -> Result<(), Failure> {
-    let pool = match NonZeroUsize::new(options.workers.get() - 1) {
-        Some(others) => Some(start_pool(events, loops, others)?),
-        None => None,
-    };
-    let mut handles = vec![LoopHandle::clone(events)];
-    handles.extend(pool.iter().flat_map(LoopPool::handles).cloned());
-    let relay = Relay::start(
-        &handles,
-        &options.listen,
-        (&options.connect, &common.resolver),
-        &options.limits(),
-    )?;
-    let relay = Arc::new(relay);
-    let (gate, deadline) = (relay.gate.clone(), options.drain);
-    let _signals = signals::on_termination(events, move || gate.drain(deadline))?;
-    if let Some(period) = options.stats {
-        let teller = output::Teller::start().map_err(Failure::during("starting a thread"))?;
-        let reporter = Reporter {
-            events: LoopHandle::clone(events),
-            relay: relay.clone(),
-            teller,
-            json: common.json,
-            period,
-        };
-        reporter.report(0, Instant::now());
-    }
-    output::listening(common.json, &Written(relay.local_addr()).to_string());
-    events
-        .run_until_exit()
-        .map_err(Failure::during("the event loop"))?;
-    let stopped = pool.map_or(Ok(()), |pool| pool.shut_down(STOP_WITHIN));
-    relay.verdict()?;
-    stopped.map_err(Failure::during("a worker"))
-}
-
-/// The loops of all workers but the first.
-fn start_pool(
-    main: &LoopHandle,
-    loops: evreactor::Builder,
-    count: NonZeroUsize,
-) -> Result<LoopPool, Failure> {
-    /// Ends the relay when a worker's loop has ended.
-    struct EndsAll(LoopHandle);
-    impl Drop for EndsAll {
-        fn drop(&mut self) {
-            self.0.exit();
-        }
-    }
-    let main = main.clone();
-    LoopPool::builder(count)
-        .name("worker")
-        .loops(loops)
-        .start_with(move |_, _| Ok::<_, Infallible>(EndsAll(main.clone())))
-        .map_err(Failure::during("the workers"))
-}
-
-/// Says a line of statistics once per `period`.
-struct Reporter {
-    events: LoopHandle,
-    relay: Arc<Relay>,
-    teller: output::Teller,
-    json: bool,
-    period: Duration,
-}
-
-impl Reporter {
-    /// The next line, and those after it; `before` bytes had passed at `since`.
-    fn report(self, before: u64, since: Instant) {
-        let events = self.events.clone();
-        let timer = events.after(self.period, move || {
-            let snapshot = self.relay.snapshot();
-            let line = snapshot.line(self.json, before, since.elapsed());
-            self.teller.say(line);
-            self.report(snapshot.totals().passed(), Instant::now());
-        });
-        // A closed loop has nothing to report any more.
-        if let Ok(timer) = timer {
-            timer.detach();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bufferevent::evreactor::Outcome;
-
-    use super::*;
-
-    #[test]
-    fn a_workers_end_is_the_relays_end() {
-        let limit = Duration::from_secs(20);
-        let since = Instant::now();
-        let events = EventLoop::new().expect("a loop");
-        let pool = start_pool(&events, EventLoop::builder(), NonZeroUsize::MIN).expect("a pool");
-        events.exit_after(limit).expect("the loop is there");
-        pool.handles()[0].exit();
-        let outcome = events.run_until_exit().expect("the loop runs");
-        assert_eq!(outcome, Outcome::Exit);
-        assert!(since.elapsed() < limit, "the loop ended for want of news");
+/// The address as it is told when it listens.
+impl std::fmt::Display for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        Written(&self.address).fmt(f)
     }
 }

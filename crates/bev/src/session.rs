@@ -6,36 +6,82 @@
 //!    read, whatever either peer does.
 //! 3. The end of one side is the end of the other's output; the opposite flow goes on. A flow is over when its end is out, or
 //!    when nobody is left to write it to; the session, when both flows are.
-//! 4. A side that breaks while it is read takes the other along: what has come is still delivered, within [`LINGER`].
+//! 4. A client whose layers shake hands (TLS, a PROXY header) is let through when they have: who does not come so far costs no connection
+//!    upstream.
+//! 5. A side that breaks while it is read takes the other along: what has come is still delivered, within [`LINGER`].
 //!
 //! # Invariants
 //! - Each side's handler owns a handle of the other side, and both own the [`Session`]; it is dropped when both
 //!   bufferevents are freed, and that is how the relay learns of the end.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::time::Duration;
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
+use bufferevent::filter::proxy::{Header, Version};
 use bufferevent::{
     Address, Bev, Builder, Deadline, Direction, Error, Event, Handler, Interest, Pressure, READ,
+    SocketExt as _,
 };
 
+use crate::access::{LayerBytes, Record};
 use crate::address::Written;
 use crate::exit::Chain;
-use crate::relay::Limits;
-use crate::worker::Worker;
+use crate::worker::{Plan, Worker};
 
 /// How long what came from a broken side may take to be delivered to the other.
 const LINGER: Duration = Duration::from_secs(10);
 
+/// The sessions of one worker that are there and have a line of the access log to come.
+///
+/// When a loop ends, sessions that are there end with the process: their two sides hold each other. Their lines are written from here.
+#[derive(Default)]
+pub(crate) struct Sessions(Mutex<HashMap<usize, Weak<Session>>>);
+
+impl Sessions {
+    fn all(&self) -> MutexGuard<'_, HashMap<usize, Weak<Session>>> {
+        // Nothing that can panic runs under the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down those that are still there, when their loop has ended.
+    pub(crate) fn cut(&self) {
+        let left = std::mem::take(&mut *self.all());
+        for session in left.into_values().filter_map(|session| session.upgrade()) {
+            session.write_down();
+        }
+    }
+}
+
 /// What both sides share.
-struct Session {
+pub(crate) struct Session {
     worker: Arc<Worker>,
+    plan: Arc<Plan>,
     peer: Address,
+    /// Who the client is, as a proxy in front of this relay says.
+    proxied: OnceLock<SocketAddr>,
     /// The flows that are over, by [`Way::bit`].
     over: AtomicU8,
     /// The session did not end as its peers wanted.
     broken: AtomicBool,
+    began: Instant,
+    up: AtomicU64,
+    down: AtomicU64,
+    ending: Mutex<Ending>,
+    /// The access log has its line.
+    is_written: AtomicBool,
+}
+
+/// What the access log says of the end.
+#[derive(Default)]
+struct Ending {
+    /// The first cause; the others follow from it.
+    why: Option<String>,
+    client: Vec<LayerBytes>,
+    upstream: Vec<LayerBytes>,
 }
 
 impl Drop for Session {
@@ -43,8 +89,29 @@ impl Drop for Session {
         if *self.broken.get_mut() {
             self.worker.counters.broken.add(1);
         }
-        tracing::debug!(client = %Written(&self.peer), "ended");
+        tracing::debug!(client = %self.client(), "ended");
+        if self.plan.access.is_some() {
+            self.worker.sessions.all().remove(&address_of(self));
+        }
+        self.write_down();
         self.worker.ended();
+    }
+}
+
+/// Tells sessions apart that are there.
+fn address_of(session: &Session) -> usize {
+    std::ptr::from_ref(session).addr()
+}
+
+/// Who a session's client is.
+struct Client<'a>(&'a Session);
+
+impl fmt::Display for Client<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.proxied.get() {
+            Some(proxied) => write!(f, "tcp:{proxied} via {}", Written(&self.0.peer)),
+            None => Written(&self.0.peer).fmt(f),
+        }
     }
 }
 
@@ -79,78 +146,244 @@ struct Side {
     session: Arc<Session>,
 }
 
-/// Joins an accepted connection to a new one to the relay's upstream.
+/// The handler of a client whose layers shake hands.
+struct Arriving {
+    session: Arc<Session>,
+}
+
+/// Lets an accepted connection in, and joins it to a new one to the route's upstream.
 pub(crate) fn join(worker: &Arc<Worker>, transport: &Bev, peer: Address) -> Result<(), Error> {
     tracing::debug!(client = %Written(&peer), "accepted");
     // First, so that its drop tells the worker, whatever fails from here on.
     let session = Arc::new(Session {
         worker: worker.clone(),
+        plan: worker.plan(),
         peer,
+        proxied: OnceLock::new(),
         over: AtomicU8::new(0),
         broken: AtomicBool::new(false),
+        began: Instant::now(),
+        up: AtomicU64::new(0),
+        down: AtomicU64::new(0),
+        ending: Mutex::default(),
+        is_written: AtomicBool::new(false),
     });
-    let client = worker.below.put_on(transport)?;
-    let handler = Side {
-        way: Way::Down,
-        other: client.clone(),
-        session: session.clone(),
-    };
-    let connecting = Builder::new(&worker.events).nodelay(true);
-    let connected = worker
+    if session.plan.access.is_some() {
+        let listed = Arc::downgrade(&session);
+        worker.sessions.all().insert(address_of(&session), listed);
+    }
+    let Plan { below, limits, .. } = &*session.plan;
+    let client = below.put_on(transport, None)?;
+    limits.set_on(&client)?;
+    if !below.shakes_hands() {
+        return meet(&session, &client);
+    }
+    client.set_deadline(Deadline::Handshake, limits.handshake)?;
+    client.set_handler(Arriving { session })
+}
+
+/// Connects a client, which has come so far, to the upstream.
+fn meet(session: &Arc<Session>, client: &Bev) -> Result<(), Error> {
+    let Plan {
+        upstream: to,
+        above,
+        limits,
+        ..
+    } = &*session.plan;
+    let header = above
+        .proxy_version()
+        .map(|version| session.header(version, client));
+    let builder = Builder::new(&session.worker.events).nodelay(true);
+    let connected = session
+        .worker
         .names
-        .connect(connecting, &worker.upstream)
-        .and_then(|transport| worker.above.put_on(&transport));
+        .connect(builder, to)
+        .and_then(|transport| above.put_on(&transport, header.as_ref()));
     let upstream = match connected {
         Ok(upstream) => upstream,
         Err(error) => {
             session.unreachable(&error);
+            session.count(Some(client), None);
             return client.free().map(drop);
         }
     };
+    let side = |way, other: &Bev| Side {
+        way,
+        other: other.clone(),
+        session: session.clone(),
+    };
     upstream
-        .set_handler(handler)
-        .and_then(|()| {
-            client.set_handler(Side {
-                way: Way::Up,
-                other: upstream.clone(),
-                session,
-            })
-        })
-        .and_then(|()| prepare(&upstream, &worker.limits))
+        .set_handler(side(Way::Down, client))
+        .and_then(|()| client.set_handler(side(Way::Up, &upstream)))
+        .and_then(|()| limits.set_on(&upstream))
+        .and_then(|()| upstream.set_deadline(Deadline::Connect, limits.connect))
+        .and_then(|()| upstream.enable(READ))
         // Last: what has arrived is told from inside, and may end it all.
-        .and_then(|()| prepare(&client, &worker.limits))
+        .and_then(|()| client.enable(READ))
         .inspect_err(|_| {
             let _ = upstream.free();
             let _ = client.free();
         })
 }
 
-fn prepare(side: &Bev, limits: &Limits) -> Result<(), Error> {
-    let mark = limits.buffer.get();
-    side.set_read_watermark(0, mark)?;
-    side.set_write_watermark(0, mark)?;
-    side.set_connect_timeout(limits.connect_timeout)?;
-    if limits.idle_timeout.is_some() {
-        side.set_idle_timeout(limits.idle_timeout)?;
-    }
-    side.enable(READ)
-}
-
 impl Session {
+    fn client(&self) -> Client<'_> {
+        Client(self)
+    }
+
+    /// What the upstream is told of the client.
+    fn header(&self, version: Version, client: &Bev) -> Header {
+        let told = self.plan.below.proxy_header(client);
+        let own = match (&self.peer, client.local_addr()) {
+            (Address::Tcp(source), Ok(Address::Tcp(destination))) => Some((*source, destination)),
+            _ => None,
+        };
+        // Of a proxy that says nothing of its client, its own address is known, and would be believed to be the client's.
+        let told = match told {
+            Some(told) => told.source().zip(told.destination()),
+            None => own,
+        };
+        match told {
+            Some((source, destination)) => Header::of_addresses(version, source, destination),
+            None => Header::unknown(version),
+        }
+    }
+
+    fn ending(&self) -> MutexGuard<'_, Ending> {
+        // Nothing that can panic runs under the lock.
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why it ends, unless that is known already. Nobody asks where there is no access log.
+    fn ends(&self, why: impl FnOnce() -> String) {
+        if self.plan.access.is_some() {
+            self.ending().why.get_or_insert_with(why);
+        }
+    }
+
+    /// What has passed the layers, before they are freed.
+    fn count(&self, client: Option<&Bev>, upstream: Option<&Bev>) {
+        if self.plan.access.is_none() {
+            return;
+        }
+        let mut ending = self.ending();
+        for (bev, stack, layers) in [
+            (client, &self.plan.below, 0),
+            (upstream, &self.plan.above, 1),
+        ] {
+            let Some(bev) = bev else { continue };
+            let counted = LayerBytes::of(bev, stack);
+            let kept = if layers == 0 {
+                &mut ending.client
+            } else {
+                &mut ending.upstream
+            };
+            if !counted.is_empty() {
+                *kept = counted;
+            }
+        }
+    }
+
+    fn write_down(&self) {
+        let Some(access) = &self.plan.access else {
+            return;
+        };
+        if self.is_written.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let ending = self.ending();
+        access.write(&Record {
+            route: &self.plan.name,
+            peer: &self.peer,
+            proxied: self.proxied.get().copied(),
+            upstream: &self.plan.upstream,
+            lasted: self.began.elapsed(),
+            up: self.up.load(Ordering::Relaxed),
+            down: self.down.load(Ordering::Relaxed),
+            client: &ending.client,
+            server: &ending.upstream,
+            // Nobody ended it: the relay did.
+            end: ending.why.as_deref().unwrap_or("cut"),
+        });
+    }
+
     /// The client's layers have not come about: it does not speak what it should, or is not trusted.
     fn refused(&self, error: &Error) {
         self.broken.store(true, Ordering::Relaxed);
-        tracing::warn!(client = %Written(&self.peer), "refused: {}", Chain(error));
+        self.ends(|| format!("client refused: {}", Chain(error)));
+        tracing::warn!(client = %self.client(), "refused: {}", Chain(error));
     }
 
     fn unreachable(&self, error: &Error) {
         self.worker.counters.unreachable.add(1);
+        self.ends(|| format!("upstream unreachable: {}", Chain(error)));
         tracing::warn!(
-            client = %Written(&self.peer),
+            client = %self.client(),
             "cannot connect to {}: {}",
-            self.worker.upstream,
+            self.plan.upstream,
             Chain(error)
         );
+    }
+
+    fn timed_out(&self, deadline: Deadline) {
+        self.broken.store(true, Ordering::Relaxed);
+        self.ends(|| format!("timeout: {}", name_of(deadline)));
+        tracing::info!(client = %self.client(), deadline = name_of(deadline), "cut for a timeout");
+    }
+}
+
+/// A deadline, as its flag names it.
+fn name_of(deadline: Deadline) -> &'static str {
+    match deadline {
+        Deadline::Idle => "idle",
+        Deadline::HalfClosed => "half-closed",
+        Deadline::Write => "write",
+        Deadline::Drain | Deadline::Close => "finish",
+        Deadline::Resolve => "resolve",
+        Deadline::Connect => "connect",
+        Deadline::Handshake => "handshake",
+        _ => "read",
+    }
+}
+
+/// What a deadline for coming about means: the layer on top did not, in time.
+fn too_late(stack: &crate::layers::Stack, operation: &'static str) -> Error {
+    let layer = stack.top_name().unwrap_or("socket");
+    Error::io(layer, operation, std::io::ErrorKind::TimedOut.into())
+}
+
+impl Handler for Arriving {
+    fn interest(&self) -> Interest {
+        Interest::EVENT
+    }
+
+    fn on_event(&mut self, bev: &Bev, event: &Event) {
+        let session = &self.session;
+        session.worker.counters.callbacks.add(1);
+        match event {
+            Event::Connected => {
+                let told = session.plan.below.proxy_header(bev);
+                if let Some(source) = told.and_then(|header| header.source()) {
+                    // Told once.
+                    let _ = session.proxied.set(source);
+                }
+                if let Err(error) = meet(session, bev) {
+                    session.refused(&error);
+                    let _ = bev.free();
+                }
+                return;
+            }
+            Event::Error { error, .. } => session.refused(error),
+            Event::Timeout(Deadline::Handshake) => {
+                session.refused(&too_late(&session.plan.below, "handshake"));
+            }
+            Event::Timeout(deadline) => session.timed_out(*deadline),
+            // An end without a handshake is an error.
+            _ => return,
+        }
+        session.count(Some(bev), None);
+        // Gone already is just as well.
+        let _ = bev.free();
     }
 }
 
@@ -164,10 +397,13 @@ impl Handler for Side {
         counters.callbacks.add(1);
         // A refusal means that the other side cannot be written to any more; its own event ends the flow.
         let moved = self.other.output().append_from(&bev.input()).unwrap_or(0) as u64;
-        match self.way {
-            Way::Up => counters.up.add(moved),
-            Way::Down => counters.down.add(moved),
-        }
+        let (all, own) = match self.way {
+            Way::Up => (&counters.up, &self.session.up),
+            Way::Down => (&counters.down, &self.session.down),
+        };
+        all.add(moved);
+        // One thread writes, so this need not be one atomic step.
+        own.store(own.load(Ordering::Relaxed) + moved, Ordering::Relaxed);
         // At once, not when the other side's turn comes: until then a fast peer could bring much more.
         if self.other.room() == 0 {
             // Freed already: nothing is read then.
@@ -218,18 +454,15 @@ impl Handler for Side {
                 self.over(bev, self.way.back());
             }
             Event::Timeout(Deadline::Connect) => {
-                let layer = match self.way {
-                    Way::Up => &self.session.worker.below,
-                    Way::Down => &self.session.worker.above,
+                let stack = match self.way {
+                    Way::Up => &self.session.plan.below,
+                    Way::Down => &self.session.plan.above,
                 };
-                let layer = layer.top_name().unwrap_or("socket");
-                let error = Error::io(layer, "connect", std::io::ErrorKind::TimedOut.into());
-                self.never_stood(&error);
+                self.never_stood(&too_late(stack, "connect"));
                 self.free_both(bev);
             }
             Event::Timeout(deadline) => {
-                tracing::info!(client = %Written(&self.session.peer), ?deadline, "cut for a timeout");
-                self.session.broken.store(true, Ordering::Relaxed);
+                self.session.timed_out(*deadline);
                 self.free_both(bev);
             }
             // Connected: what was written before is sent now. The rest is not for a relay.
@@ -243,6 +476,7 @@ impl Side {
     fn over(&self, bev: &Bev, way: Way) {
         let before = self.session.over.fetch_or(way.bit(), Ordering::Relaxed);
         if before | way.bit() == Way::Up.bit() | Way::Down.bit() {
+            self.session.ends(|| "done".into());
             self.free_both(bev);
         }
     }
@@ -255,7 +489,17 @@ impl Side {
         }
     }
 
+    /// The client's bufferevent and the upstream's.
+    fn sides<'a>(&'a self, bev: &'a Bev) -> (&'a Bev, &'a Bev) {
+        match self.way {
+            Way::Up => (bev, &self.other),
+            Way::Down => (&self.other, bev),
+        }
+    }
+
     fn free_both(&self, bev: &Bev) {
+        let (client, upstream) = self.sides(bev);
+        self.session.count(Some(client), Some(upstream));
         // One of them may be gone already.
         let _ = bev.free();
         let _ = self.other.free();
@@ -263,8 +507,11 @@ impl Side {
 
     /// This side is broken: the other gets what has come from here, and ends.
     fn part(&self, bev: &Bev) {
+        let (client, upstream) = self.sides(bev);
+        self.session.count(Some(client), Some(upstream));
         let parting = Parting {
-            _session: self.session.clone(),
+            way: self.way,
+            session: self.session.clone(),
         };
         let _ = self
             .other
@@ -279,17 +526,33 @@ impl Side {
             Way::Up => "client",
             Way::Down => "upstream",
         };
-        tracing::info!(client = %Written(&self.session.peer), side, operation, "broken: {}", Chain(error));
+        self.session
+            .ends(|| format!("{side} broken: {operation}: {}", Chain(error)));
+        tracing::info!(client = %self.session.client(), side, operation, "broken: {}", Chain(error));
     }
 }
 
-/// The handler of a side that is only to deliver what it still has. The default for events is right for it.
+/// The handler of a side that is only to deliver what it still has, of a flow that goes this way.
 struct Parting {
-    _session: Arc<Session>,
+    way: Way,
+    session: Arc<Session>,
 }
 
 impl Handler for Parting {
     fn interest(&self) -> Interest {
         Interest::EVENT
+    }
+
+    /// As by default, and counted.
+    fn on_event(&mut self, bev: &Bev, event: &Event) {
+        match self.way {
+            Way::Up => self.session.count(None, Some(bev)),
+            Way::Down => self.session.count(Some(bev), None),
+        }
+        match event {
+            Event::Error { .. } | Event::Timeout(_) => drop(bev.free()),
+            Event::Eof => drop(bev.free_when_written()),
+            _ => {}
+        }
     }
 }

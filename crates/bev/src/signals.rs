@@ -1,4 +1,4 @@
-//! The signals that ask the program to end.
+//! The signals that ask the program to end, or to read its files anew.
 //!
 //! SIGPIPE is ignored: the Rust runtime does so before `main`, and a broken pipe is an error of the write that met it.
 
@@ -6,11 +6,11 @@ use bufferevent::LoopHandle;
 
 use crate::exit::Failure;
 
-/// Watches SIGTERM and SIGINT for as long as this lives.
+/// Watches signals for as long as this lives.
 #[cfg(unix)]
 #[derive(Debug)]
 pub(crate) struct Signals {
-    _watches: [bufferevent::evreactor::Signal; 2],
+    _watches: Vec<bufferevent::evreactor::Signal>,
 }
 
 /// Where there are no signals, nothing is watched and the console ends the process.
@@ -19,32 +19,47 @@ pub(crate) struct Signals {
 pub(crate) struct Signals;
 
 /// Calls `notice` on the loop's thread for each SIGTERM and SIGINT.
-#[cfg(unix)]
 pub(crate) fn on_termination(
     events: &LoopHandle,
     notice: impl Fn() + Clone + Send + 'static,
 ) -> Result<Signals, Failure> {
-    let watch = |number| {
-        let notice = notice.clone();
+    watch(events, &[SIGTERM, SIGINT], notice)
+}
+
+/// Calls `notice` on the loop's thread for each SIGHUP.
+pub(crate) fn on_reload(
+    events: &LoopHandle,
+    notice: impl Fn() + Clone + Send + 'static,
+) -> Result<Signals, Failure> {
+    watch(events, &[SIGHUP], notice)
+}
+
+#[cfg(unix)]
+fn watch(
+    events: &LoopHandle,
+    signals: &[i32],
+    notice: impl Fn() + Clone + Send + 'static,
+) -> Result<Signals, Failure> {
+    let watches = signals.iter().map(|number| {
         events
-            .signal(number, notice)
+            .signal(*number, notice.clone())
             .map_err(Failure::during("watching signals"))
-    };
+    });
     Ok(Signals {
-        _watches: [watch(SIGTERM)?, watch(SIGINT)?],
+        _watches: watches.collect::<Result<_, _>>()?,
     })
 }
 
 #[cfg(not(unix))]
-pub(crate) fn on_termination(
+fn watch(
     _events: &LoopHandle,
+    _signals: &[i32],
     _notice: impl Fn() + Clone + Send + 'static,
 ) -> Result<Signals, Failure> {
     Ok(Signals)
 }
 
 /// The same numbers on every Unix.
-#[cfg(unix)]
+const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
-#[cfg(unix)]
 const SIGTERM: i32 = 15;

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::iter::Sum;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -104,18 +105,52 @@ impl Sum for Totals {
     }
 }
 
-/// What a relay has counted, by worker.
-#[derive(Debug, Default)]
-pub(crate) struct Snapshot {
+impl Totals {
+    /// Adds what each worker has counted elsewhere.
+    pub(crate) fn add_each(sums: &mut [Self], others: &[Self]) {
+        for (sum, other) in sums.iter_mut().zip(others) {
+            *sum = [*sum, *other].into_iter().sum();
+        }
+    }
+}
+
+/// What one route has counted.
+#[derive(Debug)]
+pub(crate) struct RouteTotals {
+    pub(crate) name: Arc<str>,
     pub(crate) workers: Vec<Totals>,
     /// The side of each layer, and what passed it over all workers.
     pub(crate) layers: Vec<(&'static str, LayerTotals)>,
 }
 
-impl Snapshot {
+/// What all routes have counted.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) routes: Vec<RouteTotals>,
+    /// What routes have counted that are closed, by worker.
+    pub(crate) rest: Vec<Totals>,
+}
+
+impl RouteTotals {
     /// All workers together.
     pub(crate) fn totals(&self) -> Totals {
         self.workers.iter().copied().sum()
+    }
+}
+
+impl Snapshot {
+    /// All routes together, by worker.
+    fn workers(&self) -> Vec<Totals> {
+        let mut workers = self.rest.clone();
+        for route in &self.routes {
+            Totals::add_each(&mut workers, &route.workers);
+        }
+        workers
+    }
+
+    /// All routes and workers together.
+    pub(crate) fn totals(&self) -> Totals {
+        self.workers().into_iter().sum()
     }
 
     /// One line for `--stats`; `before` bytes had passed `elapsed` ago.
@@ -138,20 +173,28 @@ impl Snapshot {
     }
 
     fn json(&self, all: &Totals, rate: u64) -> serde_json::Value {
-        let workers = self.workers.iter().map(|worker| {
+        let one = |totals: &Totals| {
             json!({
-                "active": worker.active(),
-                "accepted": worker.accepted,
-                "bytes_up": worker.up,
-                "bytes_down": worker.down,
+                "active": totals.active(),
+                "accepted": totals.accepted,
+                "bytes_up": totals.up,
+                "bytes_down": totals.down,
             })
+        };
+        let routes = self.routes.iter().map(|route| {
+            let mut json = one(&route.totals());
+            json["route"] = (*route.name).into();
+            json
         });
-        let layers = self.layers.iter().map(|(side, layer)| {
-            json!({
-                "side": side,
-                "layer": layer.name,
-                "down": {"taken": layer.down.0, "made": layer.down.1},
-                "up": {"taken": layer.up.0, "made": layer.up.1},
+        let layers = self.routes.iter().flat_map(|route| {
+            route.layers.iter().map(|(side, layer)| {
+                json!({
+                    "route": *route.name,
+                    "side": side,
+                    "layer": layer.name,
+                    "down": {"taken": layer.down.0, "made": layer.down.1},
+                    "up": {"taken": layer.up.0, "made": layer.up.1},
+                })
             })
         });
         json!({
@@ -163,7 +206,8 @@ impl Snapshot {
             "bytes_up": all.up,
             "bytes_down": all.down,
             "bytes_per_second": rate,
-            "workers": workers.collect::<Vec<_>>(),
+            "workers": self.workers().iter().map(one).collect::<Vec<_>>(),
+            "routes": routes.collect::<Vec<_>>(),
             "layers": layers.collect::<Vec<_>>(),
         })
     }
@@ -223,9 +267,14 @@ mod tests {
             counters.ended.add(1);
             counters.up.add(3 << 19);
         }
-        let snapshot = Snapshot {
+        let route = RouteTotals {
+            name: "web".into(),
             workers: workers.iter().map(Counters::read).collect(),
             layers: Vec::new(),
+        };
+        let snapshot = Snapshot {
+            routes: vec![route],
+            rest: vec![Totals::default(); 2],
         };
         let line = snapshot.line(false, 1 << 20, Duration::from_secs(2));
         assert!(line.starts_with("4 active, 6 accepted"), "{line}");
@@ -234,6 +283,7 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&line).expect("a JSON object");
         assert_eq!(value["bytes_up"], 3 << 20);
         assert_eq!(value["workers"][1]["accepted"], 3);
+        assert_eq!(value["routes"][0]["accepted"], 6);
     }
 
     #[test]

@@ -1,35 +1,47 @@
-//! One worker of a relay: a loop, the connections that came to it, and what it counts.
+//! One worker of a route: a loop, the connections that came to it, and what it counts.
 //!
 //! # Invariants
 //! - A connection stays with its worker: client, upstream, layers and callbacks are all on one loop and one thread.
 //! - The counters, the meters of the layers and the queue of those that wait are changed on that thread alone. Other threads read
 //!   the numbers, and add them up.
+//! - A connection keeps the [`Plan`] that it came in by: a reload changes what the next one gets.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bufferevent::{Address, Bev, Error, LoopHandle};
 
+use crate::access::AccessLog;
 use crate::address::Endpoint;
-use crate::gate::{Entry, Gate};
+use crate::gate::{Entry, Gate, RouteId};
 use crate::layers::Stack;
+use crate::limits::Limits;
 use crate::names::Names;
-use crate::relay::Limits;
-use crate::session;
+use crate::session::{self, Sessions};
 use crate::stats::Counters;
 
-/// One loop's share of a relay.
-pub(crate) struct Worker {
-    pub(crate) events: LoopHandle,
+/// What a worker does with a connection.
+pub(crate) struct Plan {
+    /// The route's name, in logs.
+    pub(crate) name: Arc<str>,
     pub(crate) upstream: Endpoint,
-    pub(crate) names: Names,
     /// The layers on what is accepted, and on what is connected.
     pub(crate) below: Stack,
     pub(crate) above: Stack,
     pub(crate) limits: Limits,
+    pub(crate) access: Option<AccessLog>,
+}
+
+/// One loop's share of a route.
+pub(crate) struct Worker {
+    pub(crate) events: LoopHandle,
+    pub(crate) route: RouteId,
     pub(crate) counters: Counters,
     pub(crate) gate: Arc<Gate>,
-    /// Accepted, and kept out by the limit: one that was accepted while another worker took the last place, or those that were
+    pub(crate) sessions: Sessions,
+    pub(crate) names: Names,
+    plan: Mutex<Arc<Plan>>,
+    /// Accepted, and kept out by a limit: one that was accepted while another worker took the last place, or those that were
     /// handed out before the listener was disabled. Nothing is read from them.
     waiting: Mutex<VecDeque<(Bev, Address)>>,
 }
@@ -37,22 +49,35 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(
         events: &LoopHandle,
-        (upstream, names): (&Endpoint, Names),
-        (below, above): (Stack, Stack),
-        limits: &Limits,
+        route: RouteId,
+        (plan, names): (Plan, Names),
         gate: &Arc<Gate>,
     ) -> Arc<Self> {
         Arc::new(Self {
             events: events.clone(),
-            upstream: upstream.clone(),
-            names,
-            below,
-            above,
-            limits: limits.clone(),
+            route,
             counters: Counters::default(),
             gate: gate.clone(),
+            sessions: Sessions::default(),
+            names,
+            plan: Mutex::new(Arc::new(plan)),
             waiting: Mutex::default(),
         })
+    }
+
+    /// What the next connection gets.
+    pub(crate) fn plan(&self) -> Arc<Plan> {
+        // Nothing that can panic runs under the lock.
+        let plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        plan.clone()
+    }
+
+    /// From now on connections get this.
+    pub(crate) fn set_plan(&self, plan: Plan) {
+        let mut here = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let former = std::mem::replace(&mut *here, Arc::new(plan));
+        drop(here);
+        drop(former);
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<(Bev, Address)>> {
@@ -99,6 +124,6 @@ impl Worker {
     /// A session is gone.
     pub(crate) fn ended(&self) {
         self.counters.ended.add(1);
-        self.gate.leave();
+        self.gate.leave(self.route);
     }
 }

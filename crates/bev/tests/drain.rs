@@ -23,6 +23,7 @@ fn relay_with_client(log: &str, arguments: &[&str]) -> (Service, Service, TcpStr
 
 #[test]
 fn a_signal_lets_connections_end_and_takes_no_new_ones() {
+    bufferevent_testkit::fault!(F98);
     for backend in BACKENDS {
         for signal in ["TERM", "INT"] {
             let (_echo, relay, mut client) =
@@ -65,6 +66,7 @@ fn the_deadline_cuts_what_is_left() {
 
 #[test]
 fn a_second_signal_ends_at_once() {
+    bufferevent_testkit::fault!(F98);
     let (_echo, relay, client) = relay_with_client("info", &["--drain", "3600"]);
     relay.signal("TERM");
     relay.wait_for_log("draining");

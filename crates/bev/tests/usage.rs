@@ -30,8 +30,8 @@ fn wrong_flags_and_arguments() {
     for (arguments, reason) in [
         (&[][..], "a command is missing"),
         (&["frobnicate"], "'frobnicate'"),
-        (&["relay"], "<LISTEN> <CONNECT>"),
-        (&["relay", "tcp:127.0.0.1:0"], "<CONNECT>"),
+        (&["relay"], "expected LISTEN CONNECT"),
+        (&["relay", "tcp:127.0.0.1:0"], "expected LISTEN CONNECT"),
         (&["echo", "tcp:127.0.0.1:0", "--nonsense"], "'--nonsense'"),
         (
             &["echo", "tcp:127.0.0.1:0", "--discard", "--discard"],

@@ -279,7 +279,8 @@ impl<'a> ListenerBuilder<'a> {
     /// Accepts from a socket that listens already.
     ///
     /// # Errors
-    /// What the system says.
+    /// [`Kind::Unsupported`](bufferevent_core::Kind::Unsupported) for a socket that does not listen, or carries no streams; what the system
+    /// says.
     #[doc(alias = "evconnlistener_new")]
     pub fn listen<R: Accepted>(
         self,
@@ -287,7 +288,9 @@ impl<'a> ListenerBuilder<'a> {
         mut accept: impl FnMut(Bev, Address) -> R + Send + 'static,
     ) -> Result<Listener, Error> {
         let accept: OnAccept = Box::new(move |bev, peer| accept(bev, peer).failure());
-        self.start(socket.into(), accept, None, None)
+        let socket = socket.into();
+        check(&socket)?;
+        self.start(socket, accept, None, None)
     }
 
     /// A socket that is bound and does not listen yet.
@@ -383,6 +386,26 @@ impl<'a> ListenerBuilder<'a> {
         inner.state.lock().registration = Some(registration);
         Ok(Listener { inner })
     }
+}
+
+/// Refuses a socket from which nothing can be accepted.
+fn check(socket: &Socket) -> Result<(), Error> {
+    const OPERATION: &str = "listen";
+    let system = |source| Error::io(NAME, OPERATION, source);
+    let mut listens = socket.r#type().map_err(system)? == Type::STREAM;
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    {
+        listens &= socket.is_listener().map_err(system)?;
+    }
+    if listens {
+        return Ok(());
+    }
+    let why = io::Error::new(
+        io::ErrorKind::Unsupported,
+        "only a stream socket that listens has connections to accept",
+    );
+    let error = Error::new(bufferevent_core::Kind::Unsupported, NAME, OPERATION);
+    Err(error.with_source(why))
 }
 
 /// Lets other sockets listen on the same port.

@@ -203,3 +203,18 @@ fn a_socket_that_listens_already_serves_several_loops() {
     drop(listener);
     pool.shut_down(PATIENCE).unwrap();
 }
+
+#[test]
+fn what_does_not_listen_is_refused() {
+    let events = on("mio");
+    let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let refused = Listener::builder(&events).listen(datagrams, |_, _| ());
+    assert_eq!(refused.unwrap_err().kind(), Kind::Unsupported);
+    #[cfg(target_os = "linux")]
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let refused = Listener::builder(&events).listen_each(&[], connected, |_, _, _| ());
+        assert_eq!(refused.unwrap_err().kind(), Kind::Unsupported);
+    }
+}

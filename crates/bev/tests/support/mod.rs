@@ -42,7 +42,12 @@ pub(crate) struct Ended {
 impl Service {
     /// Starts it and waits for its first line.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = bev(arguments)
+        Self::start_command(bev(arguments))
+    }
+
+    /// The same, for a command that leads to the program.
+    pub(crate) fn start_command(mut command: Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -113,7 +113,7 @@ impl ListenerBuilder<'_> {
     /// such socket, so its connections are handed out.
     ///
     /// # Errors
-    /// What the system says.
+    /// As [`listen`](Self::listen).
     pub fn listen_each<R: Accepted>(
         self,
         others: &[LoopHandle],
@@ -123,7 +123,9 @@ impl ListenerBuilder<'_> {
         let accept: OnEach = Arc::new(move |index, bev, peer| accept(index, bev, peer).failure());
         let spread = Spread::new(others, self.terms, &accept);
         let own: OnAccept = Box::new(move |bev, peer| accept(0, bev, peer));
-        self.start(socket.into(), own, Some(spread), None)
+        let socket = socket.into();
+        super::check(&socket)?;
+        self.start(socket, own, Some(spread), None)
     }
 
     /// More sockets, bound to where `first` is; none if the system does not want that after all.

@@ -1,0 +1,68 @@
+//! What a route lets its sessions have.
+
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::time::Duration;
+
+use bufferevent::{Bev, Deadline, Error};
+
+/// Bytes that one connection may have waiting in each direction, unless told otherwise.
+const BUFFER: NonZeroUsize = NonZeroUsize::new(256 * 1024).expect("not zero");
+
+/// For an upstream that does not answer, and a handshake that does not end, unless told otherwise.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The limits of one route. `None`: none.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Bytes that wait in each direction of a session, apart from one read.
+    pub(crate) buffer: NonZeroUsize,
+    /// Sessions at once.
+    pub(crate) max_connections: Option<NonZeroU64>,
+    /// Until the upstream is connected, with all its layers.
+    pub(crate) connect: Option<Duration>,
+    /// Until a client's layers have shaken hands.
+    pub(crate) handshake: Option<Duration>,
+    /// Without a byte in either direction.
+    pub(crate) idle: Option<Duration>,
+    /// With one direction ended, and without a byte in the other.
+    pub(crate) half_closed: Option<Duration>,
+    /// With something to write, and without a byte that is taken.
+    pub(crate) write: Option<Duration>,
+    /// From a direction's end until all before it is written.
+    pub(crate) finish: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            buffer: BUFFER,
+            max_connections: None,
+            connect: Some(PATIENCE),
+            handshake: Some(PATIENCE),
+            idle: None,
+            half_closed: None,
+            write: None,
+            finish: None,
+        }
+    }
+}
+
+impl Limits {
+    /// Sets what holds for both sides.
+    pub(crate) fn set_on(&self, bev: &Bev) -> Result<(), Error> {
+        let mark = self.buffer.get();
+        bev.set_read_watermark(0, mark)?;
+        bev.set_write_watermark(0, mark)?;
+        for (which, span) in [
+            (Deadline::Idle, self.idle),
+            (Deadline::HalfClosed, self.half_closed),
+            (Deadline::Write, self.write),
+            (Deadline::Drain, self.finish),
+        ] {
+            if span.is_some() {
+                bev.set_deadline(which, span)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,792 @@
+//! `bev relay` as a service: routes from a file, reloads, a service manager, logs that nobody reads.
+//!
+//! Services are ended by signals, which is why this is for Unix.
+#![cfg(unix)]
+
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bufferevent_testkit::fault;
+use support::{PATIENCE, Service, ask, bev, connect, receive_all, run};
+use tempfile::TempDir;
+
+/// An upstream that answers each connection with a text, and then echoes.
+fn upstream(text: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = format!("tcp:{}", listener.local_addr().expect("an address"));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("accepted");
+            thread::spawn(move || {
+                // The peer may be gone at any time.
+                let _ = stream.write_all(text.as_bytes());
+                let mut from = stream.try_clone().expect("a clone");
+                let _ = std::io::copy(&mut from, &mut stream);
+            });
+        }
+    });
+    address
+}
+
+/// What an upstream that says who it is says first.
+fn hear(stream: &mut TcpStream, expected: &str) {
+    let mut said = vec![0; expected.len()];
+    stream.read_exact(&mut said).expect(expected);
+    assert_eq!(String::from_utf8_lossy(&said), expected);
+}
+
+/// A folder with a configuration.
+struct Files(TempDir);
+
+impl Files {
+    fn new(config: &str) -> Self {
+        let files = Self(TempDir::new().expect("a folder"));
+        files.write("bev.toml", config);
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().expect("text").into()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).expect("written");
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).expect("read")
+    }
+
+    /// Makes ca.pem, cert.pem, key.pem anew.
+    fn certify(&self) {
+        for name in ["ca.pem", "cert.pem", "key.pem"] {
+            let _ = std::fs::remove_file(self.path(name));
+        }
+        let ended = run(&["cert", "--out", &self.text("")]);
+        assert_eq!((ended.code, ended.stderr), (Some(0), vec![]));
+    }
+
+    fn start(&self, further: &[&str]) -> Service {
+        let config = self.text("bev.toml");
+        let common = ["relay", "--config", &config, "--log", "info"];
+        Service::start(&[&common, further].concat())
+    }
+
+    /// Waits until a file has a line that the test wants, and gives it.
+    fn wait_for_line(&self, name: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let text = std::fs::read_to_string(self.path(name)).unwrap_or_default();
+            // The last line may not be whole yet.
+            let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+            if let Some(line) = whole.lines().find(|line| wanted(line)) {
+                return line.into();
+            }
+            assert!(Instant::now() < deadline, "{name}: {text}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn address_of(line: &str) -> SocketAddr {
+    let (_, address) = line.trim().rsplit_once("tcp:").expect("an address");
+    address.parse().expect("numeric")
+}
+
+/// Two ports that nobody had a moment ago.
+fn free_ports() -> [u16; 2] {
+    let sockets = [0, 0].map(|_| TcpListener::bind("127.0.0.1:0").expect("bound"));
+    sockets.map(|socket| socket.local_addr().expect("an address").port())
+}
+
+#[test]
+fn several_routes_come_from_the_command_line_or_from_a_file() {
+    let (one, two) = (upstream("one"), upstream("two"));
+    let file = Files::new(&format!(
+        "workers = 2\n\
+         [defaults]\nbuffer = \"64KiB\"\nidle-timeout = 30\n\
+         [[route]]\nname = \"first\"\nlisten = \"tcp:127.0.0.1:0\"\nconnect = \"{one}\"\n\
+         [[route]]\nname = \"second\"\nlisten = \"tcp:127.0.0.1:0\"\nconnect = \"{two}\"\n\
+         buffer = 8192\nidle-timeout = 0.5\nmax-connections = 1\n"
+    ));
+    let any = "tcp:127.0.0.1:0";
+    let line = ["relay", any, &one, any, &two, "--workers", "2"];
+    for (mut relay, from_file) in [
+        (Service::start(&line), false),
+        (file.start(&["--stats", "0.05", "--json"]), true),
+    ] {
+        let second = relay.line();
+        let second = match serde_json::from_str::<serde_json::Value>(&second) {
+            Ok(line) => address_of(line["address"].as_str().expect("text")),
+            Err(_) => address_of(&second),
+        };
+        for _ in 0..3 {
+            let mut stream = relay.connect();
+            hear(&mut stream, "one");
+            ask(&mut stream, b"question");
+        }
+        let mut stream = connect(second);
+        hear(&mut stream, "two");
+        ask(&mut stream, b"question");
+        if from_file {
+            // Its own limits: one connection, and half a second.
+            let since = Instant::now();
+            let mut waits = connect(second);
+            hear(&mut waits, "two");
+            assert!(since.elapsed() >= Duration::from_millis(400));
+            drop((stream, waits));
+            let stats = relay.wait_for_stats("both routes", |stats| {
+                stats["routes"][0]["accepted"] == 3 && stats["routes"][1]["accepted"] == 2
+            });
+            assert_eq!(stats["routes"][1]["route"], "second");
+            assert_eq!(stats["accepted"], 5);
+            let workers = stats["workers"].as_array().expect("a list").len();
+            assert_eq!(workers, 2);
+        }
+        let ended = relay.terminate();
+        assert!(matches!(ended.code, Some(0 | 5)), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_refused_with_the_place_and_the_reason() {
+    fault!(F97);
+    let route = "[[route]]\nname = \"web\"\nlisten = \"tcp:127.0.0.1:7000\"\n";
+    let whole = format!("{route}connect = \"tcp:127.0.0.1:1\"\n");
+    for (text, reason) in [
+        ("drain = \n".to_string(), "line 1: "),
+        ("\n\nnonsense = 1\n".into(), "line 3: unknown field `nonsense`"),
+        ("drain = -1\n".into(), "expected more than 0 seconds"),
+        ("drain = [1]\n".into(), "not a value of type array"),
+        ("workers = 5000\n".into(), "expected auto"),
+        ("max-connections = 0\n".into(), "nonzero"),
+        ("[defaults]\nidle-timeout = \"soon\"\n".into(), "expected seconds"),
+        ("[defaults]\nlisten = \"x\"\n".into(), "unknown field `listen`"),
+        ("route = 1\n".into(), "line 1"),
+        (String::new(), "there is no route"),
+        (route.into(), "route 1 (`web`): `connect` is missing"),
+        (format!("{route}connect = 7\n"), "route 1: connect: expected a text"),
+        (format!("{route}connect = \"7\"\n"), "route 1 (`web`): connect: expected tcp:"),
+        (format!("{whole}conect = \"x\"\n"), "route 1 (`web`): unknown field `conect`"),
+        (format!("{whole}buffer = 1\n"), "route 1 (`web`): a buffer has from 4KiB"),
+        (format!("{whole}{whole}"), "two routes"),
+        (
+            format!("{whole}[[route]]\nlisten = \"tcp:127.0.0.1:7000+zlib\"\nconnect = \"tcp:127.0.0.1:1\"\n"),
+            "two routes listen on tcp:127.0.0.1:7000",
+        ),
+        (
+            "[[route]]\nlisten = \"tcp:127.0.0.1:7000+tls,cert=/none.pem,key=/none.pem\"\nconnect = \"tcp:127.0.0.1:1\"\n".into(),
+            "cannot read /none.pem",
+        ),
+        (
+            "[[route]]\nlisten = \"fd:web\"\nconnect = \"tcp:127.0.0.1:1\"\n".into(),
+            "no fd:web was handed over; there is no socket",
+        ),
+        (
+            "[[route]]\nname = \"a b\"\nlisten = \"tcp:127.0.0.1:0\"\nconnect = \"tcp:127.0.0.1:1\"\n".into(),
+            "is no name",
+        ),
+    ] {
+        if cfg!(not(target_os = "linux")) && text.contains("fd:web") {
+            continue;
+        }
+        let files = Files::new(&text);
+        let ended = run(&["relay", "--config", &files.text("bev.toml")]);
+        assert_eq!(ended.code, Some(2), "{text}: {:?}", ended.stderr);
+        assert_eq!(ended.stderr.len(), 1, "{text}: {:?}", ended.stderr);
+        assert!(ended.stderr[0].contains(reason), "{text}: {:?}", ended.stderr);
+    }
+    let missing = run(&["relay", "--config", "/no/such/file"]);
+    assert_eq!(missing.code, Some(2));
+    assert!(missing.stderr[0].contains("cannot read /no/such/file"));
+    let both = run(&[
+        "relay",
+        "tcp:127.0.0.1:0",
+        "tcp:127.0.0.1:1",
+        "--config",
+        "x",
+    ]);
+    assert!(
+        both.stderr[0].contains("leave LISTEN CONNECT out"),
+        "{both:?}"
+    );
+    let log = run(&[
+        "relay",
+        "tcp:127.0.0.1:0",
+        "tcp:127.0.0.1:1",
+        "--access-log",
+        "/no/such/log",
+    ]);
+    assert_eq!(log.code, Some(2));
+    assert!(log.stderr[0].contains("/no/such/log"), "{log:?}");
+}
+
+#[test]
+fn a_reload_takes_new_routes_and_leaves_connections_alone() {
+    fault!(F98);
+    let (one, two) = (upstream("one"), upstream("two"));
+    let [first, second] = free_ports();
+    let route = |port: u16, to: &str| {
+        format!("[[route]]\nlisten = \"tcp:127.0.0.1:{port}\"\nconnect = \"{to}\"\n")
+    };
+    let files = Files::new(&(String::from("workers = 2\ndrain = 0.2\n") + &route(first, &one)));
+    let relay = files.start(&[]);
+    let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let mut old = connect(at(first));
+    hear(&mut old, "one");
+
+    // Another upstream, and a second place.
+    files.write("bev.toml", &(route(first, &two) + &route(second, &one)));
+    relay.signal("HUP");
+    relay.wait_for_log("reloaded");
+    hear(&mut connect(at(first)), "two");
+    hear(&mut connect(at(second)), "one");
+    ask(&mut old, b"the old one goes on");
+
+    // One place is gone; what came in there stays.
+    let mut there = connect(at(first));
+    hear(&mut there, "two");
+    files.write("bev.toml", &route(second, &two));
+    relay.signal("HUP");
+    relay.wait_for_log("reloaded");
+    TcpStream::connect(at(first)).expect_err("nobody listens there any more");
+    hear(&mut connect(at(second)), "two");
+    ask(&mut old, b"still there");
+    ask(&mut there, b"still there");
+    drop((old, there));
+    let ended = relay.terminate();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
+fn a_reload_that_cannot_be_changes_nothing_and_says_why() {
+    fault!(F98);
+    let (one, two) = (upstream("one"), upstream("two"));
+    let [port, other] = free_ports();
+    let route =
+        |listen: &str, to: &str| format!("[[route]]\nlisten = \"{listen}\"\nconnect = \"{to}\"\n");
+    let here = format!("tcp:127.0.0.1:{port}");
+    let files = Files::new(&route(&here, &one));
+    let occupied = TcpListener::bind(("127.0.0.1", other)).expect("bound");
+    let relay = files.start(&[]);
+    for (text, reason) in [
+        ("nonsense".to_string(), "line 1"),
+        (
+            route(&here, &two) + &route("tcp:127.0.0.1:0+tls,cert=/none,key=/none", &two),
+            "cannot read /none",
+        ),
+        // One of two places is taken: the other is not changed either.
+        (
+            route(&here, &two) + &route(&format!("tcp:127.0.0.1:{other}"), &two),
+            "cannot listen on",
+        ),
+        (route(&here, &here), "would relay to itself"),
+    ] {
+        files.write("bev.toml", &text);
+        relay.signal("HUP");
+        let line = relay.wait_for_log("not reloaded, all is as it was");
+        assert!(line.contains(reason), "{line}");
+        hear(&mut relay.connect(), "one");
+    }
+    drop(occupied);
+    files.write(
+        "bev.toml",
+        &(route(&here, &two) + &route(&format!("tcp:127.0.0.1:{other}"), &one)),
+    );
+    relay.signal("HUP");
+    relay.wait_for_log("reloaded");
+    hear(&mut relay.connect(), "two");
+    hear(
+        &mut connect(SocketAddr::from(([127, 0, 0, 1], other))),
+        "one",
+    );
+}
+
+/// The certificate that a TLS server shows, as `openssl` prints it.
+fn certificate(address: SocketAddr) -> String {
+    let output = Command::new("sh")
+        .args([
+            "-c",
+            "openssl s_client -connect \"$1\" </dev/null 2>/dev/null | openssl x509 -noout -fingerprint",
+            "sh",
+            &address.to_string(),
+        ])
+        .output()
+        .expect("openssl runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("ingerprint"), "{text}");
+    text
+}
+
+#[test]
+fn a_reload_shows_new_certificates_and_keeps_the_old_ones_when_they_are_bad() {
+    fault!(F98);
+    let files = Files::new("");
+    files.certify();
+    let echo = upstream("");
+    let listen = format!(
+        "tcp:127.0.0.1:0+tls,cert={},key={}",
+        files.text("cert.pem"),
+        files.text("key.pem")
+    );
+    // Also without a file of routes.
+    let relay = Service::start(&["relay", &listen, &echo, "--log", "info", "--workers", "2"]);
+    let old = certificate(relay.socket_addr());
+    let key = files.read("key.pem");
+    files.write("key.pem", "not a key");
+    relay.signal("HUP");
+    assert!(relay.wait_for_log("not reloaded").contains("key.pem"));
+    assert_eq!(certificate(relay.socket_addr()), old);
+    files.certify();
+    let new_key = files.read("key.pem");
+    files.write("key.pem", &key);
+    relay.signal("HUP");
+    relay.wait_for_log("not reloaded");
+    assert_eq!(
+        certificate(relay.socket_addr()),
+        old,
+        "a key of another certificate"
+    );
+    files.write("key.pem", &new_key);
+    relay.signal("HUP");
+    relay.wait_for_log("reloaded");
+    for _ in 0..4 {
+        assert_ne!(certificate(relay.socket_addr()), old, "on every worker");
+    }
+    assert_eq!(relay.terminate().code, Some(0));
+}
+
+#[test]
+fn a_storm_of_reloads_is_a_few_and_harms_nobody() {
+    fault!(F98);
+    let one = upstream("one");
+    let files = Files::new(&format!(
+        "[[route]]\nlisten = \"tcp:127.0.0.1:0\"\nconnect = \"{one}\"\n"
+    ));
+    let relay = files.start(&[]);
+    let mut stream = relay.connect();
+    hear(&mut stream, "one");
+    let since = Instant::now();
+    for _ in 0..12 {
+        // Twenty at a time: each call of `kill` is a process.
+        let pid = relay.pid().to_string();
+        let storm =
+            "for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do kill -HUP $1; done";
+        let status = Command::new("sh").args(["-c", storm, "sh", &pid]).status();
+        assert!(status.expect("sh runs").success());
+        ask(&mut stream, b"served meanwhile");
+    }
+    // The last one is heeded too.
+    let two = upstream("two");
+    files.write(
+        "bev.toml",
+        &format!("[[route]]\nlisten = \"tcp:127.0.0.1:0\"\nconnect = \"{two}\"\n"),
+    );
+    relay.signal("HUP");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut stream = relay.connect();
+        let mut said = [0; 3];
+        stream.read_exact(&mut said).expect("it speaks");
+        if &said == b"two" {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the last reload is missing");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let lasted = since.elapsed().as_secs();
+    drop(stream);
+    let ended = relay.terminate();
+    assert_eq!(ended.code, Some(0));
+    let count = ended
+        .stderr
+        .iter()
+        .filter(|line| line.contains("reloaded"))
+        .count() as u64;
+    assert!(
+        (2..=lasted + 3).contains(&count),
+        "{count} in {lasted} seconds"
+    );
+}
+
+#[test]
+fn the_access_log_says_who_how_long_how_much_and_why() {
+    let files = Files::new("");
+    files.certify();
+    let echo = upstream("");
+    let listen = format!(
+        "tcp:127.0.0.1:0+tls,cert={},key={}",
+        files.text("cert.pem"),
+        files.text("key.pem")
+    );
+    let (log, plain) = (files.text("access"), files.text("plain"));
+    let relay = Service::start(&[
+        "relay",
+        &listen,
+        &echo,
+        "--access-log",
+        &log,
+        "--access-format",
+        "json",
+    ]);
+    let to = format!(
+        "{}+tls,name=localhost,ca={}",
+        relay.address,
+        files.text("ca.pem")
+    );
+    let mut cat = bev(&["cat", &to])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    cat.stdin
+        .take()
+        .expect("piped")
+        .write_all(&[b'x'; 5000])
+        .expect("sent");
+    let mut back = Vec::new();
+    cat.stdout
+        .take()
+        .expect("piped")
+        .read_to_end(&mut back)
+        .expect("read");
+    assert!(cat.wait().expect("ends").success() && back.len() == 5000);
+    let line = files.wait_for_line("access", |_| true);
+    let json: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!(
+        (&json["bytes_up"], &json["bytes_down"]),
+        (&5000.into(), &5000.into())
+    );
+    assert_eq!(
+        (&json["end"], &json["upstream"]),
+        (&"done".into(), &echo.as_str().into())
+    );
+    assert!(
+        json["client"]
+            .as_str()
+            .expect("text")
+            .starts_with("tcp:127.0.0.1:")
+    );
+    assert!(json["seconds"].as_f64().expect("a number") < 30.0);
+    let layers = &json["client_layers"];
+    assert_eq!(
+        (&layers[0]["layer"], &layers[1]["layer"]),
+        (&"socket".into(), &"tls".into())
+    );
+    assert_eq!(
+        (&layers[1]["read"], &layers[1]["written"]),
+        (&5000.into(), &5000.into())
+    );
+    assert!(
+        layers[0]["read"].as_u64().expect("a number") > 5000,
+        "ciphertext is more"
+    );
+    assert_eq!(json["upstream_layers"][0]["written"], 5000);
+    // One that speaks no TLS, and one that is cut.
+    relay
+        .connect()
+        .write_all(b"GET / HTTP/1.0\r\n\r\n")
+        .expect("sent");
+    files.wait_for_line("access", |line| line.contains("client refused: tls"));
+    // The file was moved away: a reload makes a new one.
+    std::fs::rename(files.path("access"), files.path("access.1")).expect("moved");
+    relay.signal("HUP");
+    let deadline = Instant::now() + PATIENCE;
+    while !files.path("access").exists() {
+        assert!(Instant::now() < deadline, "the log was not opened anew");
+        thread::sleep(Duration::from_millis(10));
+    }
+    drop(relay);
+
+    let common = ["relay", "tcp:127.0.0.1:0", &echo, "--access-log", &plain];
+    let relay =
+        Service::start(&[&common[..], &["--drain", "0.1", "--idle-timeout", "0.3"]].concat());
+    let mut stream = relay.connect();
+    ask(&mut stream, b"12345");
+    assert_eq!(receive_all(stream), b"");
+    let line = files.wait_for_line("plain", |_| true);
+    let words: Vec<_> = line.split(' ').collect();
+    assert_eq!(words[1], "tcp:127.0.0.1:0", "the route: {line}");
+    assert_eq!(
+        &words[5..9],
+        ["5", "5", "client[socket=5/5]", "upstream[socket=5/5]"],
+        "{line}"
+    );
+    assert!(line.ends_with("\"timeout: idle\""), "{line}");
+    let mut stream = relay.connect();
+    ask(&mut stream, b"12345");
+    assert_eq!(relay.terminate().code, Some(5));
+    let text = files.read("plain");
+    let cut = "5 5 client[] upstream[] \"cut\"\n";
+    assert!(text.ends_with(cut), "{text}");
+}
+
+#[test]
+fn the_address_of_the_client_is_passed_on_and_is_believed_only_where_asked_for() {
+    for (version, begins) in [
+        ("", &b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..]),
+        (",version=1", b"PROXY TCP4 127.0.0.1 127.0.0.1 "),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let to = format!(
+            "tcp:{}+proxy{version}",
+            listener.local_addr().expect("an address")
+        );
+        let relay = Service::start(&["relay", "tcp:127.0.0.1:0", &to]);
+        let mut client = relay.connect();
+        let (mut server, _) = listener.accept().expect("accepted");
+        server.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        // It comes though the client says nothing: the server may be the one to speak first.
+        let mut start = vec![0; begins.len()];
+        server.read_exact(&mut start).expect("a header");
+        assert_eq!(start, begins);
+        let (own, there) = (client.local_addr().expect("own"), relay.socket_addr());
+        let rest = if version.is_empty() {
+            [
+                &[127, 0, 0, 1, 127, 0, 0, 1][..],
+                &own.port().to_be_bytes(),
+                &there.port().to_be_bytes(),
+            ]
+            .concat()
+        } else {
+            format!("{} {}\r\n", own.port(), there.port()).into_bytes()
+        };
+        client.write_all(b"behind").expect("sent");
+        let mut got = vec![0; rest.len() + 6];
+        server.read_exact(&mut got).expect("the rest");
+        assert_eq!(got, [rest, b"behind".to_vec()].concat());
+    }
+
+    // Taken on one side, and sent on on the other.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let plain = format!("tcp:{}", listener.local_addr().expect("an address"));
+    let to = format!("{plain}+proxy,version=1");
+    let files = Files::new("");
+    let log = files.text("access");
+    let relay = Service::start(&[
+        "relay",
+        "tcp:127.0.0.1:0+proxy",
+        &to,
+        "--access-log",
+        &log,
+        "--handshake-timeout",
+        "0.4",
+    ]);
+    let mut client = relay.connect();
+    client
+        .write_all(b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\nhello")
+        .expect("sent");
+    let (mut server, _) = listener.accept().expect("accepted");
+    server.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut got = [0; 44 + 5];
+    server.read_exact(&mut got).expect("all of it");
+    assert_eq!(&got, b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\nhello");
+    drop((client, server));
+    files.wait_for_line("access", |line| {
+        line.contains("tcp:192.0.2.7:4711[via tcp:127.0.0.1:")
+    });
+
+    // Without a header, with a wrong one, or with nothing at all in time: no connection upstream.
+    listener.set_nonblocking(true).expect("non-blocking");
+    for said in [
+        &b"GET / HTTP/1.0\r\n\r\n"[..],
+        b"PROXY TCP4 1.2.3.4\r\n",
+        b"PROXY ",
+        b"",
+    ] {
+        let mut client = relay.connect();
+        client.write_all(said).expect("sent");
+        let mut rest = Vec::new();
+        // Closed or reset: nothing comes either way.
+        let _ = client.read_to_end(&mut rest);
+        assert_eq!(rest, b"");
+        listener.accept().expect_err("nobody was let through");
+    }
+    // Nor is a header looked for where nobody asked for one.
+    listener.set_nonblocking(false).expect("blocking");
+    let relay = Service::start(&["relay", "tcp:127.0.0.1:0", &plain]);
+    relay
+        .connect()
+        .write_all(b"PROXY UNKNOWN\r\n")
+        .expect("sent");
+    let (server, _) = listener.accept().expect("accepted");
+    assert_eq!(receive_all(server), b"PROXY UNKNOWN\r\n");
+}
+
+#[test]
+fn a_silent_client_holds_its_place_no_longer_than_the_deadline() {
+    fault!(F50);
+    let files = Files::new("");
+    files.certify();
+    let echo = upstream("");
+    let tls = format!(
+        "+tls,cert={},key={}",
+        files.text("cert.pem"),
+        files.text("key.pem")
+    );
+    for layers in [tls.as_str(), "+proxy"] {
+        let listen = format!("tcp:127.0.0.1:0{layers}");
+        let common = ["relay", &listen, &echo, "--max-connections", "1"];
+        let relay = Service::start(&[&common[..], &["--handshake-timeout", "0.4"]].concat());
+        let since = Instant::now();
+        let mut silent: Vec<_> = (0..3).map(|_| relay.connect()).collect();
+        // One after the other is let in, and cut; a byte now and then does not help.
+        for stream in &mut silent {
+            let _ = stream.write_all(if layers == "+proxy" { b"P" } else { b"\x16" });
+        }
+        for stream in silent {
+            let mut rest = Vec::new();
+            let mut stream = stream;
+            let _ = stream.read_to_end(&mut rest);
+        }
+        assert!(
+            since.elapsed() >= Duration::from_millis(1200),
+            "{:?}",
+            since.elapsed()
+        );
+        relay.wait_for_log("refused");
+        assert_eq!(relay.terminate().code, Some(0));
+    }
+}
+
+#[test]
+fn logs_that_nobody_reads_and_disks_that_are_full_hold_up_nobody() {
+    fault!(F98);
+    let echo = upstream("");
+    // Every connection logs several lines, on a standard error that is a full pipe and into an access log that takes nothing.
+    let log = if std::path::Path::new("/dev/full").exists() {
+        "/dev/full"
+    } else {
+        "/dev/null"
+    };
+    let mut command = bev(&[
+        "relay",
+        "tcp:127.0.0.1:0",
+        &echo,
+        "--log",
+        "trace",
+        "--access-log",
+        log,
+    ]);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut line = String::new();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().expect("piped"));
+    std::io::BufRead::read_line(&mut stdout, &mut line).expect("a line");
+    let at = address_of(&line);
+    // Longer than any pipe.
+    for _ in 0..300 {
+        ask(&mut connect(at), b"served all the same");
+    }
+    let status = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status();
+    assert!(status.expect("kill runs").success());
+    let since = Instant::now();
+    let status = child.wait().expect("it ends");
+    assert_eq!(status.code(), Some(0));
+    assert!(since.elapsed() < PATIENCE / 2, "{:?}", since.elapsed());
+}
+
+#[test]
+fn an_upstream_that_is_down_at_the_start_is_no_failure() {
+    fault!(F98);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let upstream = listener.local_addr().expect("an address");
+    drop(listener);
+    let relay = Service::start(&["relay", "tcp:127.0.0.1:0", &format!("tcp:{upstream}")]);
+    let mut rest = Vec::new();
+    let _ = relay.connect().read_to_end(&mut rest);
+    relay.wait_for_log("cannot connect to");
+    let listener = TcpListener::bind(upstream).expect("bound again");
+    let mut client = relay.connect();
+    client.write_all(b"now").expect("sent");
+    let (mut server, _) = listener.accept().expect("accepted");
+    let mut got = [0; 3];
+    server.read_exact(&mut got).expect("received");
+    drop((client, server));
+    assert_eq!(relay.terminate().code, Some(0));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_service_manager_hands_over_sockets_and_is_told() {
+    let one = upstream("one");
+    let files = Files::new("");
+    let notify = files.path("notify");
+    let manager = UnixDatagram::bind(&notify).expect("bound");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let told = |wanted: &str| {
+        let mut text = [0; 512];
+        let count = manager.recv(&mut text).expect(wanted);
+        let text = String::from_utf8_lossy(&text[..count]);
+        assert!(text.contains(wanted), "{text} instead of {wanted}");
+    };
+    // What a service manager does: sockets from 3 on, and the environment.
+    let script = "import os, socket, sys\n\
+        a = socket.create_server(('127.0.0.1', 0)); b = socket.create_server(('127.0.0.1', 0))\n\
+        c = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+        for n, s in enumerate([a, b, c]): os.dup2(os.dup(s.fileno()), 20 + n)\n\
+        for n in range(3): os.dup2(20 + n, 3 + n, inheritable=True)\n\
+        os.environ.update(LISTEN_FDS='3', LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES='web:other:datagram')\n\
+        os.execv(sys.argv[1], sys.argv[1:])\n";
+    let start = |arguments: &[&str]| {
+        let mut command = Command::new("python3");
+        command
+            .args(["-c", script, env!("CARGO_BIN_EXE_bev"), "relay"])
+            .args(arguments);
+        command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null());
+        command
+    };
+    for workers in ["1", "2"] {
+        let mut relay = Service::start_command(start(&[
+            "fd:web",
+            &one,
+            "fd:1",
+            &one,
+            "--workers",
+            workers,
+            "--log",
+            "info",
+        ]));
+        let other = address_of(&relay.line());
+        told("READY=1");
+        for at in [relay.socket_addr(), other] {
+            for _ in 0..3 {
+                hear(&mut connect(at), "one");
+            }
+        }
+        relay.signal("HUP");
+        told("RELOADING=1");
+        told("READY=1");
+        hear(&mut relay.connect(), "one");
+        relay.wait_for_log("reloaded");
+        let ended = relay.terminate();
+        assert!(matches!(ended.code, Some(0 | 5)), "{ended:?}");
+        told("STOPPING=1");
+        told("STOPPING=1");
+    }
+    for (name, reason) in [
+        ("fd:no", "there is fd:web, fd:other, fd:datagram"),
+        ("fd:datagram", "cannot listen"),
+    ] {
+        let output = start(&[name, &one]).output().expect("it runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(matches!(output.status.code(), Some(2 | 3)), "{text}");
+        assert!(text.contains(reason), "{text}");
+    }
+}
