@@ -8,6 +8,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bufferevent::Rate;
 use clap::{Args, Parser, Subcommand};
 
 use crate::access::Format;
@@ -90,6 +91,9 @@ pub(crate) struct RelayOptions {
     /// Connections at once, over all routes and workers; more wait in the system's queue
     #[arg(long, value_name = "N")]
     pub(crate) max_connections: Option<NonZeroU64>,
+    /// Bytes in a second that all clients together may send, and as many that they may be sent, shared fairly
+    #[arg(long, value_name = "BYTES", value_parser = rate)]
+    pub(crate) rate_total: Option<Rate>,
     /// Threads that relay, each with a loop of its own: a number, or auto (also 0) for as many as this machine has cores. A connection
     /// stays with its thread [default: 1]
     #[arg(long, value_name = "N", value_parser = workers)]
@@ -238,6 +242,12 @@ pub(crate) fn buffer(text: &str) -> Result<NonZeroUsize, String> {
         .ok()
         .and_then(NonZeroUsize::new)
         .ok_or_else(|| "too large for this machine".into())
+}
+
+/// A rate: bytes in a second. `1MiB`.
+pub(crate) fn rate(text: &str) -> Result<Rate, String> {
+    let bytes = bytes(text)?;
+    Rate::per_second(bytes).map_err(|error| error.to_string())
 }
 
 /// More threads than this are a mistake.

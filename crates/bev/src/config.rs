@@ -26,6 +26,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bufferevent::Rate;
 use clap::Args;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
@@ -51,6 +52,10 @@ pub(crate) struct RouteSettings {
     #[arg(long, value_name = "BYTES", value_parser = cli::buffer)]
     #[serde(deserialize_with = "toml_buffer")]
     pub(crate) buffer: Option<NonZeroUsize>,
+    /// Bytes in a second that a client may send, and as many that it may be sent
+    #[arg(long, value_name = "BYTES", value_parser = cli::rate)]
+    #[serde(deserialize_with = "toml_rate")]
+    pub(crate) rate: Option<Rate>,
     /// Gives up on an upstream that is not connected, with all its layers, in so long [default: 10]
     #[arg(long, value_name = "SECONDS", value_parser = cli::seconds)]
     #[serde(deserialize_with = "toml_seconds")]
@@ -81,6 +86,7 @@ impl RouteSettings {
     /// Sets what is said here.
     fn set_on(&self, limits: &mut Limits) {
         limits.buffer = self.buffer.unwrap_or(limits.buffer);
+        limits.rate = self.rate.or(limits.rate);
         for (said, limit) in [
             (self.connect_timeout, &mut limits.connect),
             (self.handshake_timeout, &mut limits.handshake),
@@ -103,6 +109,8 @@ struct Written {
     #[serde(default, deserialize_with = "toml_workers")]
     workers: Option<NonZeroUsize>,
     max_connections: Option<NonZeroU64>,
+    #[serde(default, deserialize_with = "toml_rate")]
+    rate_total: Option<Rate>,
     #[serde(default, deserialize_with = "toml_seconds")]
     drain: Option<Duration>,
     access_log: Option<PathBuf>,
@@ -118,6 +126,8 @@ pub(crate) struct Config {
     pub(crate) workers: NonZeroUsize,
     /// Over all routes.
     pub(crate) max_connections: Option<NonZeroU64>,
+    /// Of all clients together.
+    pub(crate) rate_total: Option<Rate>,
     pub(crate) drain: Duration,
     pub(crate) access: Option<(PathBuf, Format)>,
     pub(crate) routes: Vec<Route>,
@@ -172,6 +182,7 @@ impl Config {
         Ok(Self {
             workers: options.workers.unwrap_or(NonZeroUsize::MIN),
             max_connections: options.max_connections,
+            rate_total: options.rate_total,
             drain: options.drain.unwrap_or(DRAIN),
             access: options.access(),
             routes: routes.collect::<Result<_, Failure>>()?,
@@ -215,6 +226,7 @@ impl Config {
                 .or(options.workers)
                 .unwrap_or(NonZeroUsize::MIN),
             max_connections: written.max_connections.or(options.max_connections),
+            rate_total: written.rate_total.or(options.rate_total),
             drain: written.drain.or(options.drain).unwrap_or(DRAIN),
             access,
             routes: routes.collect::<Result<_, _>>()?,
@@ -341,6 +353,11 @@ fn spelled<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Erro
 fn toml_buffer<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NonZeroUsize>, D::Error> {
     let text = spelled(from)?;
     cli::buffer(&text).map(Some).map_err(D::Error::custom)
+}
+
+fn toml_rate<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Rate>, D::Error> {
+    let text = spelled(from)?;
+    cli::rate(&text).map(Some).map_err(D::Error::custom)
 }
 
 fn toml_seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {

@@ -38,6 +38,7 @@ use crate::output;
 use crate::relay::{Prepared, Relay};
 use crate::stats::{Bytes, Counter, Totals, per_second};
 use crate::systemd::Given;
+use crate::worker::Shared;
 
 /// A connection on which nothing moves for so long has lost its wake-up: nobody here waits for anything from outside.
 const STALL: Duration = Duration::from_secs(20);
@@ -259,7 +260,7 @@ pub(crate) fn run(
             &gate,
             &prepared,
             (&given, &common.resolver),
-            None,
+            &Shared::default(),
         )?;
         Ok::<_, Failure>(bound.serve())
     };

@@ -3,7 +3,7 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
-use bufferevent::{Bev, Deadline, Error};
+use bufferevent::{Bev, Deadline, Direction, Error, Rate};
 
 /// Bytes that one connection may have waiting in each direction, unless told otherwise.
 const BUFFER: NonZeroUsize = NonZeroUsize::new(256 * 1024).expect("not zero");
@@ -28,6 +28,8 @@ pub(crate) struct Limits {
     pub(crate) half_closed: Option<Duration>,
     /// With something to write, and without a byte that is taken.
     pub(crate) write: Option<Duration>,
+    /// What a client may send, and be sent, in a second.
+    pub(crate) rate: Option<Rate>,
     /// From a direction's end until all before it is written.
     pub(crate) finish: Option<Duration>,
 }
@@ -42,12 +44,22 @@ impl Default for Limits {
             idle: None,
             half_closed: None,
             write: None,
+            rate: None,
             finish: None,
         }
     }
 }
 
 impl Limits {
+    /// Sets what holds for the client's side alone. It counts what the client's layers take and give: plaintext, above TLS.
+    pub(crate) fn set_on_client(&self, client: &Bev) -> Result<(), Error> {
+        if self.rate.is_some() {
+            client.set_rate_limit(Direction::Read, self.rate)?;
+            client.set_rate_limit(Direction::Write, self.rate)?;
+        }
+        Ok(())
+    }
+
     /// Sets what holds for both sides.
     pub(crate) fn set_on(&self, bev: &Bev) -> Result<(), Error> {
         let mark = self.buffer.get();

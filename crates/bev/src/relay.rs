@@ -12,7 +12,6 @@ use std::sync::Arc;
 use bufferevent::{Address, Listener, LoopHandle};
 
 use crate::BACKLOG;
-use crate::access::AccessLog;
 use crate::address::{Endpoint, Place, Written};
 use crate::config::Route;
 use crate::exit::{Code, Failure};
@@ -23,7 +22,7 @@ use crate::meter::LayerTotals;
 use crate::names::Choice;
 use crate::stats::{RouteTotals, Totals};
 use crate::systemd::Given;
-use crate::worker::{Plan, Worker};
+use crate::worker::{Plan, Shared, Worker};
 
 /// A route that is ready: its files are read.
 #[derive(Clone, Debug)]
@@ -58,14 +57,14 @@ impl Prepared {
         })
     }
 
-    fn plan(&self, below: Stack, above: Stack, access: Option<&AccessLog>) -> Plan {
+    fn plan(&self, below: Stack, above: Stack, shared: &Shared) -> Plan {
         Plan {
             name: self.name.clone(),
             upstream: self.upstream.clone(),
             below,
             above,
             limits: self.limits.clone(),
-            access: access.cloned(),
+            shared: shared.clone(),
         }
     }
 }
@@ -108,7 +107,7 @@ impl Relay {
         gate: &Arc<Gate>,
         prepared: &Prepared,
         (given, names): (&Given, &Choice),
-        access: Option<&AccessLog>,
+        shared: &Shared,
     ) -> Result<Bound, Failure> {
         let (first, others) = loops.split_first().expect("a relay has a loop");
         let Prepared { below, above, .. } = prepared;
@@ -120,7 +119,7 @@ impl Relay {
         let workers: Vec<_> = std::iter::once((first, (below.clone(), above.clone())))
             .chain(further)
             .map(|(events, (below, above))| {
-                let plan = prepared.plan(below, above, access);
+                let plan = prepared.plan(below, above, shared);
                 Ok(Worker::new(events, id, (plan, names.on(events)?), gate))
             })
             .collect::<Result<_, Failure>>()?;
@@ -151,7 +150,7 @@ impl Relay {
     }
 
     /// What comes in from here on gets this; what is there keeps what it has.
-    pub(crate) fn change(&self, prepared: &Prepared, access: Option<&AccessLog>) {
+    pub(crate) fn change(&self, prepared: &Prepared, shared: &Shared) {
         for (nth, worker) in self.workers.iter().enumerate() {
             let former = worker.plan();
             let stack = |stack: &Stack, former: &Stack| {
@@ -163,7 +162,7 @@ impl Relay {
             };
             let below = stack(&prepared.below, &former.below);
             let above = stack(&prepared.above, &former.above);
-            worker.set_plan(prepared.plan(below, above, access));
+            worker.set_plan(prepared.plan(below, above, shared));
         }
         self.gate
             .set_route_limit(self.id, prepared.limits.max_connections);

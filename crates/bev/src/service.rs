@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bufferevent::evreactor::{self, LoopPool};
-use bufferevent::{EventLoop, LoopHandle};
+use bufferevent::{Direction, EventLoop, LoopHandle, Rate, RateGroup};
 
 use crate::access::AccessLog;
 use crate::cli::{Common, RelayOptions};
@@ -34,6 +34,7 @@ use crate::relay::{Prepared, Relay};
 use crate::signals;
 use crate::stats::{Snapshot, Totals};
 use crate::systemd::{self, Given};
+use crate::worker::Shared;
 
 /// How long the workers' loops may take to end when the relay ends. They end after the callback that runs, so reaching this is a
 /// failure.
@@ -51,6 +52,8 @@ struct Service {
     given: Given,
     names: Choice,
     access: Option<AccessLog>,
+    /// What all clients share, where a rate is said.
+    group: RateGroup,
     state: Mutex<State>,
 }
 
@@ -113,9 +116,10 @@ pub(crate) fn run(
         given,
         names: common.resolver.clone(),
         access: access.clone(),
+        group: RateGroup::new(&events),
     });
     let _signals = service.watch(&events)?;
-    service.take_over(&prepared)?;
+    service.take_over(&prepared, config.rate_total)?;
     if let Some(period) = options.stats {
         let spool = Spool::start(Sink::Stdout, output::UNREAD_STATISTICS);
         let reporter = Reporter {
@@ -173,7 +177,11 @@ impl Service {
     }
 
     /// Has the routes be what was prepared: all of them, or, if that cannot be, as they were.
-    fn take_over(&self, prepared: &[Prepared]) -> Result<(), Failure> {
+    fn take_over(&self, prepared: &[Prepared], rate_total: Option<Rate>) -> Result<(), Failure> {
+        let shared = Shared {
+            access: self.access.clone(),
+            group: rate_total.map(|_| self.group.clone()),
+        };
         let mut state = self.state();
         // For each new route the one at the same place, which goes on; for the others, new listeners.
         let mut next = state.next;
@@ -192,14 +200,13 @@ impl Service {
                 }
                 None => {
                     next += 1;
-                    let access = self.access.as_ref();
                     let relay = Relay::bind(
                         next,
                         &self.loops,
                         &self.gate,
                         route,
                         (&self.given, &self.names),
-                        access,
+                        &shared,
                     );
                     Some(relay?)
                 }
@@ -207,12 +214,15 @@ impl Service {
         }
         // From here on nothing fails.
         state.next = next;
+        for direction in [Direction::Read, Direction::Write] {
+            self.group.set_rate(direction, rate_total);
+        }
         let routes = std::mem::take(&mut state.routes);
         let mut before: Vec<_> = routes.into_iter().map(Some).collect();
         for ((route, here), bound) in prepared.iter().zip(kept).zip(bound) {
             let relay = match (here.and_then(|here| before[here].take()), bound) {
                 (Some(relay), _) => {
-                    relay.change(route, self.access.as_ref());
+                    relay.change(route, &shared);
                     relay
                 }
                 (None, Some(bound)) => bound.serve(),
@@ -271,7 +281,9 @@ impl Service {
         let taken = match read {
             // The routes are closed already, and stay so.
             Ok(_) if self.gate.is_draining() => return,
-            Ok((prepared, config)) => self.take_over(&prepared).map(|()| (prepared.len(), config)),
+            Ok((prepared, config)) => self
+                .take_over(&prepared, config.rate_total)
+                .map(|()| (prepared.len(), config)),
             Err(failure) => Err(failure),
         };
         match taken {

@@ -90,7 +90,7 @@ impl Drop for Session {
             self.worker.counters.broken.add(1);
         }
         tracing::debug!(client = %self.client(), "ended");
-        if self.plan.access.is_some() {
+        if self.plan.shared.access.is_some() {
             self.worker.sessions.all().remove(&address_of(self));
         }
         self.write_down();
@@ -168,13 +168,17 @@ pub(crate) fn join(worker: &Arc<Worker>, transport: &Bev, peer: Address) -> Resu
         ending: Mutex::default(),
         is_written: AtomicBool::new(false),
     });
-    if session.plan.access.is_some() {
+    if session.plan.shared.access.is_some() {
         let listed = Arc::downgrade(&session);
         worker.sessions.all().insert(address_of(&session), listed);
     }
     let Plan { below, limits, .. } = &*session.plan;
     let client = below.put_on(transport, None)?;
     limits.set_on(&client)?;
+    limits.set_on_client(&client)?;
+    if let Some(group) = &session.plan.shared.group {
+        client.join_rate_group(group)?;
+    }
     if !below.shakes_hands() {
         return meet(&session, &client);
     }
@@ -256,14 +260,14 @@ impl Session {
 
     /// Why it ends, unless that is known already. Nobody asks where there is no access log.
     fn ends(&self, why: impl FnOnce() -> String) {
-        if self.plan.access.is_some() {
+        if self.plan.shared.access.is_some() {
             self.ending().why.get_or_insert_with(why);
         }
     }
 
     /// What has passed the layers, before they are freed.
     fn count(&self, client: Option<&Bev>, upstream: Option<&Bev>) {
-        if self.plan.access.is_none() {
+        if self.plan.shared.access.is_none() {
             return;
         }
         let mut ending = self.ending();
@@ -285,7 +289,7 @@ impl Session {
     }
 
     fn write_down(&self) {
-        let Some(access) = &self.plan.access else {
+        let Some(access) = &self.plan.shared.access else {
             return;
         };
         if self.is_written.swap(true, Ordering::Relaxed) {

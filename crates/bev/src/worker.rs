@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bufferevent::{Address, Bev, Error, LoopHandle};
+use bufferevent::{Address, Bev, Error, LoopHandle, RateGroup};
 
 use crate::access::AccessLog;
 use crate::address::Endpoint;
@@ -29,7 +29,15 @@ pub(crate) struct Plan {
     pub(crate) below: Stack,
     pub(crate) above: Stack,
     pub(crate) limits: Limits,
+    pub(crate) shared: Shared,
+}
+
+/// What all routes have in common.
+#[derive(Clone, Default)]
+pub(crate) struct Shared {
     pub(crate) access: Option<AccessLog>,
+    /// Which all clients are in, where they share a rate.
+    pub(crate) group: Option<RateGroup>,
 }
 
 /// One loop's share of a route.

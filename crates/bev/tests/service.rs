@@ -790,3 +790,103 @@ fn a_service_manager_hands_over_sockets_and_is_told() {
         assert!(text.contains(reason), "{text}");
     }
 }
+
+#[test]
+fn rates_hold_for_each_client_and_for_all_together() {
+    let echo = upstream("");
+    for (flags, clients) in [(["--rate", "200KiB"], 2), (["--rate-total", "400KiB"], 4)] {
+        let common = ["relay", "tcp:127.0.0.1:0", &echo, "--workers", "2"];
+        let relay = Service::start(&[&common[..], &flags].concat());
+        let since = Instant::now();
+        let all: Vec<_> = (0..clients)
+            .map(|_| {
+                let mut stream = relay.connect();
+                let count = 1600 * 1024 / 2 / clients;
+                thread::spawn(move || ask(&mut stream, &vec![7; count]))
+            })
+            .collect();
+        for one in all {
+            one.join().expect("all came back");
+        }
+        // Each way has a second's worth at once, and what is above it takes its time.
+        assert!(
+            since.elapsed() >= Duration::from_millis(900),
+            "{flags:?}: {:?}",
+            since.elapsed()
+        );
+    }
+}
+
+/// The files that the guide is about.
+fn share(name: &str) -> String {
+    let path = format!("{}/share/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(path).expect(name)
+}
+
+#[test]
+fn the_files_for_systemd_are_what_the_program_takes() {
+    let files = Files::new("");
+    files.certify();
+    // The example, at places where a test may listen.
+    let config = share("bev.toml")
+        .replace("/etc/bev/", &files.text(""))
+        .replace("/var/log/bev/", &files.text(""))
+        .replace("0.0.0.0:8443", "127.0.0.1:0")
+        .replace("fd:inner", "tcp:127.0.0.1:0");
+    files.write("bev.toml", &config);
+    let mut relay = files.start(&[]);
+    assert_ne!(address_of(&relay.line()), relay.socket_addr());
+    assert_eq!(relay.terminate().code, Some(0));
+
+    let (unit, socket) = (share("bev.service"), share("bev.socket"));
+    let value = |text: &str, key: &str| {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.expect(key).to_owned()
+    };
+    let command = value(&unit, "ExecStart");
+    let arguments: Vec<_> = command.split(' ').skip(1).collect();
+    let arguments: Vec<_> = arguments
+        .into_iter()
+        .map(|word| match word {
+            "/etc/bev/bev.toml" => files.text("bev.toml"),
+            other => other.to_owned(),
+        })
+        .collect();
+    let relay = Service::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(relay.terminate().code, Some(0));
+    assert_eq!(
+        format!("fd:{}", value(&socket, "FileDescriptorName")),
+        "fd:inner"
+    );
+    assert!(share("bev.toml").contains("fd:inner"));
+    let stop: u64 = value(&unit, "TimeoutStopSec").parse().expect("seconds");
+    let drain: toml::Table = share("bev.toml").parse().expect("TOML");
+    assert!(
+        stop > drain["drain"]
+            .as_integer()
+            .expect("a number")
+            .unsigned_abs()
+    );
+}
+
+#[test]
+fn the_configuration_of_the_guide_is_one() {
+    let guide = format!("{}/../../docs/guide/service.md", env!("CARGO_MANIFEST_DIR"));
+    let Ok(guide) = std::fs::read_to_string(guide) else {
+        println!("packaged alone: there is no guide here");
+        return;
+    };
+    let (_, from) = guide.split_once("```toml\n").expect("a configuration");
+    let (config, _) = from.split_once("```").expect("its end");
+    let files = Files::new("");
+    files.certify();
+    let config = config
+        .replace("/etc/bev/", &files.text(""))
+        .replace("/var/log/bev/", &files.text(""))
+        .replace("0.0.0.0:8443", "127.0.0.1:0");
+    files.write("bev.toml", &config);
+    let relay = files.start(&[]);
+    assert_eq!(relay.terminate().code, Some(0));
+}
