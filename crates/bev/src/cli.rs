@@ -64,7 +64,7 @@ pub(crate) enum Command {
     /// SIGTERM or SIGINT stops accepting and waits for the connections that are there to end; a second one ends
     /// at once. SIGHUP reads the file, the certificates and the names anew, and opens the access log anew; what cannot be used
     /// changes nothing. Sockets of a service manager are listened at by fd:NAME.
-    Relay(RelayOptions),
+    Relay(Box<RelayOptions>),
     /// Joins an address to standard input and output
     ///
     /// At the end of standard input the connection is half-closed; the program ends with the peer's end.

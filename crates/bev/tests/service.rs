@@ -145,7 +145,7 @@ fn several_routes_come_from_the_command_line_or_from_a_file() {
             let mut waits = connect(second);
             hear(&mut waits, "two");
             assert!(since.elapsed() >= Duration::from_millis(400));
-            drop((stream, waits));
+            drop(waits);
             let stats = relay.wait_for_stats("both routes", |stats| {
                 stats["routes"][0]["accepted"] == 3 && stats["routes"][1]["accepted"] == 2
             });
@@ -154,8 +154,9 @@ fn several_routes_come_from_the_command_line_or_from_a_file() {
             let workers = stats["workers"].as_array().expect("a list").len();
             assert_eq!(workers, 2);
         }
+        drop(stream);
         let ended = relay.terminate();
-        assert!(matches!(ended.code, Some(0 | 5)), "{ended:?}");
+        assert_eq!(ended.code, Some(0), "{ended:?}");
     }
 }
 
