@@ -65,6 +65,7 @@ benchmarks (Linux; see bench/)
   bench buffer [--rounds N] [--json FILE]
   bench filter [--rounds N] [--seconds S] [--json FILE] [--plot FILE]
   bench threads [--rounds N] [--seconds S] [--json FILE]
+  bench relay [--clients N]
   bench instructions [--json FILE] [--backend mio|polling] [--ours COMMAND]
 ";
 

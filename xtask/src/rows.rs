@@ -248,7 +248,7 @@ const FAULTS: &[Row] = &[
         "handles dropped or leaked with completions in flight",
     ),
     now("F91", "9,000 slow readers on a budget"),
-    later("F92", "9,000 dribblers"),
+    now("F92", "9,000 dribblers"),
     later("F93", "allocation of a segment fails"),
     later("F94", "a million timers"),
     now("F95", "clocks that jump"),

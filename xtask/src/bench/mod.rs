@@ -1,4 +1,4 @@
-//! `cargo xtask bench net | buffer | filter | threads | instructions`: the product against its peers, in one run.
+//! `cargo xtask bench net | buffer | filter | threads | relay | instructions`: the product against its peers, in one run.
 //!
 //! Only ratios from one interleaved run mean anything on a shared machine, so every round runs every
 //! contender, in an order that rotates, and a ratio is taken within its round. What is judged is the
@@ -14,6 +14,7 @@ mod idle;
 mod instructions;
 mod net;
 mod peers;
+mod relay;
 mod statistics;
 mod system_calls;
 mod target;
@@ -38,9 +39,10 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
         Some("buffer") => buffer::run(arguments),
         Some("filter") => filter::run(arguments),
         Some("threads") => threads::run(arguments),
+        Some("relay") => relay::run(arguments),
         Some("instructions") => instructions::run(arguments),
         _ => Err(Failure::new(
-            "bench: which? net, buffer, filter, threads or instructions",
+            "bench: which? net, buffer, filter, threads, relay or instructions",
         )),
     }
 }
