@@ -17,8 +17,8 @@ pub(crate) enum Severity {
     Error = 3,
 }
 
-/// The exit status that stands for a programming error found inside the library.
-const ERR_ABORT: c_int = 0xdead;
+/// The number that stands for a programming error found inside the library: `EVENT_ERR_ABORT_`.
+const ERR_ABORT: c_int = 0xdead_dead_u32 as c_int;
 
 static LOG: Mutex<Option<LogCallback>> = Mutex::new(None);
 static FATAL: Mutex<Option<FatalCallback>> = Mutex::new(None);

@@ -145,7 +145,6 @@ fn debug_mode_ends_a_program_that_misuses_events() {
 
 #[test]
 fn bufferevents_listeners_and_names() {
-    fault!(F16);
     passes("bufferevent");
 }
 
