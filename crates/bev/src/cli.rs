@@ -83,7 +83,7 @@ pub(crate) struct RelayOptions {
     /// Where to listen and where to connect to, for each route
     #[arg(value_name = "LISTEN CONNECT")]
     pub(crate) addresses: Vec<String>,
-    /// Takes the routes from a TOML file: a [[route]] for each, with name, listen, connect. What the file does not say, the other flags say
+    /// Takes the routes from a TOML file: a `[[route]]` for each, with name, listen, connect. What the file does not say, the other flags say
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]

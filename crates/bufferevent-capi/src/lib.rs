@@ -5,7 +5,7 @@
 //!
 //! # How it is built
 //! A C function is an `extern "C" fn` whose parameters are already what they mean: an object is an
-//! `Option<Ref<T>>`, bytes are a [`Bytes`](ffi::In). Taking pointers apart happens in `ffi`, and nowhere else.
+//! `Option<Ref<T>>`, bytes are `In`. Taking pointers apart happens in `ffi`, and nowhere else.
 //!
 //! # Invariants
 //! - A panic never unwinds into C: it ends at the `extern "C"` function with an abort that names its place.
