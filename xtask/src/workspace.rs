@@ -111,11 +111,16 @@ pub(crate) fn shown(command: &Command) -> String {
         .join(" ")
 }
 
-/// The executables that a cargo command with `--message-format=json` says it made, each with its package's folder.
+/// The executables that a cargo command with `--message-format=json` says it made, each with its package's folder. Programs that tests
+/// only call are not among them.
 pub(crate) fn executables(messages: &str) -> Vec<(PathBuf, PathBuf)> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| {
+            let is_program = message["target"]["kind"][0] == "bin";
+            !is_program || message["profile"]["test"] == true
+        })
         .filter_map(|message| {
             let executable = PathBuf::from(message["executable"].as_str()?);
             let manifest = Path::new(message["manifest_path"].as_str()?);
