@@ -282,7 +282,7 @@ fn search(figures: &mut Figures) {
 
 fn pull_up(figures: &mut Figures) {
     const PIECE: usize = 4048;
-    let rounds = 40;
+    let rounds = 200;
     figures.gib_per_s("pullup_1M_from_4K", rounds * 256 * PIECE, || {
         let mut total = 0.0;
         for _ in 0..rounds {

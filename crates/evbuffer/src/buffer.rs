@@ -80,6 +80,17 @@ pub(crate) struct Rest {
     pub(crate) extras: Option<Box<Extras>>,
 }
 
+/// Some bytes at the front, in segments.
+#[derive(Default)]
+pub(crate) struct Front {
+    /// Segments that belong to it with all their bytes.
+    pub(crate) whole: usize,
+    /// Bytes of the segment behind those.
+    pub(crate) cut: usize,
+    /// Foreign segments among all of these.
+    pub(crate) foreign: usize,
+}
+
 impl EvBuffer {
     /// An empty buffer, which owns no memory.
     #[doc(alias = "evbuffer_new")]
@@ -509,6 +520,36 @@ impl EvBuffer {
             n -= len;
             let segment = self.pop_segment();
             done(segment);
+        }
+    }
+
+    /// Puts `copy` in the place of the bytes that it holds, those of `front`. Of the segments that are no longer needed
+    /// the foreign ones go to `trash`, which has the room, and the others are dropped. There is room for one more segment here.
+    pub(crate) fn replace_front(&mut self, front: &Front, copy: Own, trash: &mut Self) {
+        let Some(others) = front.whole.checked_sub(1) else {
+            self.head.advance(front.cut);
+            self.len -= front.cut;
+            self.push_segment_front(Segment::Own(copy));
+            return;
+        };
+        let head = mem::replace(&mut self.head, Segment::Own(copy));
+        if head.is_foreign() {
+            trash.push_segment(head);
+        }
+        let Some(rest) = &mut self.rest else { return };
+        let others = rest.more.drain(..others);
+        if front.foreign == 0 {
+            drop(others);
+        } else {
+            for segment in others {
+                rest.files -= usize::from(segment.is_file());
+                if segment.is_foreign() {
+                    trash.push_segment(segment);
+                }
+            }
+        }
+        if let Some(next) = rest.more.front_mut() {
+            next.advance(front.cut);
         }
     }
 

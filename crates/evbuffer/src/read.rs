@@ -10,6 +10,7 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 
+use crate::buffer::Front;
 use crate::change::End;
 use crate::error::{Error, ErrorKind};
 use crate::file::FileRegion;
@@ -205,34 +206,32 @@ impl EvBuffer {
             return Ok(());
         }
         let mut bytes = storage(n, DURING)?;
-        let mut foreign = 0;
-        for index in 0.. {
+        let mut front = Front::default();
+        let more = self.rest.iter().flat_map(|rest| rest.more.iter());
+        for segment in std::iter::once(&self.head).chain(more) {
             let left = n - bytes.len();
-            let Some(segment) = self.segment(index).filter(|_| left > 0) else {
+            if left == 0 {
                 break;
-            };
-            match segment {
-                Segment::File(region) => {
-                    let from = bytes.len();
-                    bytes.resize(from + left.min(region.len()), 0);
-                    region.read_exact(0, &mut bytes[from..], DURING)?;
-                }
-                Segment::Empty | Segment::Own(_) | Segment::Block(_) | Segment::Shared(_) => {
-                    bytes.extend_from_slice(&segment.bytes()[..left.min(segment.len())]);
-                }
             }
-            foreign += usize::from(segment.is_foreign());
+            let taken = left.min(segment.len());
+            if let Segment::File(region) = segment {
+                let from = bytes.len();
+                bytes.resize(from + taken, 0);
+                region.read_exact(0, &mut bytes[from..], DURING)?;
+            } else {
+                bytes.extend_from_slice(&segment.bytes()[..taken]);
+            }
+            front.foreign += usize::from(segment.is_foreign());
+            match taken == segment.len() {
+                true => front.whole += 1,
+                false => front.cut = taken,
+            }
         }
         // Foreign storage is dropped when the copy is in its place.
         let mut trash = EvBuffer::new();
-        trash.expect_segments(foreign, DURING)?;
+        trash.expect_segments(front.foreign, DURING)?;
         self.expect_segments(1, DURING)?;
-        self.forget(n, |segment| {
-            if segment.is_foreign() {
-                trash.push_segment(segment);
-            }
-        });
-        self.push_segment_front(Segment::Own(Own::from_vec(bytes)));
+        self.replace_front(&front, Own::from_vec(bytes), &mut trash);
         Ok(())
     }
 
