@@ -158,7 +158,14 @@ const CRATES: &[Crate] = &[
             "evreactor",
             "evreactor-core",
         ],
-        others: &["io-uring", "libc", "slab", "socket2", "tracing"],
+        others: &[
+            "io-uring",
+            "libc",
+            "slab",
+            "socket2",
+            "tracing",
+            "windows-sys",
+        ],
         closure: None,
     },
     Crate {

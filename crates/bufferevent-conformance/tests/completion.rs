@@ -1,6 +1,8 @@
 //! The suite over completion sockets: on the fake driver, and on the system's where there is one.
 
 use bufferevent_conformance::{Completions, Stacks, check_all};
+#[cfg(any(target_os = "linux", windows))]
+use bufferevent_iocp::BACKEND;
 use bufferevent_testkit::{record, spec};
 
 #[test]
@@ -16,17 +18,17 @@ fn stacks_on_the_fake_driver() {
     check_all(&|| Box::new(Stacks::on(Box::new(Completions::fake()))));
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", windows))]
 #[test]
-fn tcp_on_uring() {
-    record::within("completion", "uring", || {
+fn tcp_on_the_systems_backend() {
+    record::within("completion", BACKEND, || {
         spec!(I3);
         check_all(&|| Box::new(Completions::tcp()));
     });
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", windows))]
 #[test]
-fn stacks_on_uring() {
+fn stacks_on_the_systems_backend() {
     check_all(&|| Box::new(Stacks::on(Box::new(Completions::tcp()))));
 }

@@ -83,6 +83,8 @@ pub(crate) enum Ending {
 struct Entry {
     token: usize,
     socket: Option<Socket>,
+    /// The driver has heard of the socket.
+    known: bool,
     inward: Inward,
     outward: Outward,
     /// The bufferevent wants to hear when its send is over.
@@ -176,6 +178,7 @@ impl Desk {
         let index = self.entries.insert(Entry {
             token: token.bits(),
             socket,
+            known: false,
             inward: Inward::Idle,
             outward: Outward::Idle,
             waits: false,
@@ -227,10 +230,20 @@ impl Desk {
     }
 
     fn receive(&mut self, lane: Lane) {
-        let entry = &mut self.entries[lane.index()];
-        entry.inward = Inward::Running;
-        let socket = raw(entry.socket.as_ref());
+        let socket = self.introduce(lane);
+        self.entries[lane.index()].inward = Inward::Running;
         self.operations.push(Operation::Receive { lane, socket });
+    }
+
+    /// The socket of a lane that is about to have an operation, so it stays open; the driver hears of it before.
+    #[inline]
+    fn introduce(&mut self, lane: Lane) -> RawSource {
+        let entry = &mut self.entries[lane.index()];
+        let socket = raw(entry.socket.as_ref());
+        if !mem::replace(&mut entry.known, true) && entry.socket.is_some() {
+            self.operations.push(Operation::Open { lane, socket });
+        }
+        socket
     }
 
     /// How many bytes can be staged now. If fewer than `length`, the bufferevent is told when that changes.
@@ -289,6 +302,7 @@ impl Desk {
             bytes: mem::take(bytes),
             quiet: !entry.waits,
         });
+        self.introduce(lane);
     }
 
     /// Ends the output if all of it is out; else the bufferevent is told when to try again.
@@ -320,9 +334,9 @@ impl Desk {
     }
 
     pub(crate) fn connect(&mut self, lane: Lane, address: SockAddr) {
-        if let Some(entry) = self.entries.get_mut(lane.index()) {
-            entry.link = Link::Running;
-            let socket = raw(entry.socket.as_ref());
+        if self.entries.contains(lane.index()) {
+            let socket = self.introduce(lane);
+            self.entries[lane.index()].link = Link::Running;
             self.operations.push(Operation::Connect {
                 lane,
                 socket,
@@ -351,7 +365,7 @@ impl Desk {
         match entry.inward {
             Inward::Idle => {
                 entry.inward = Inward::Running;
-                let socket = raw(entry.socket.as_ref());
+                let socket = self.introduce(lane);
                 self.operations.push(Operation::Accept { lane, socket });
             }
             Inward::Cancelling { .. } => entry.inward = Inward::Cancelling { again: true },
@@ -532,6 +546,7 @@ impl Desk {
                 sent,
                 result,
             } => self.sent(lane, bytes, sent, result),
+            Done::Slow => self.slow(lane),
             Done::Connected(result) => {
                 if let Some(entry) = self.entries.get_mut(lane.index()) {
                     entry.link = Link::Over(result);
@@ -647,6 +662,16 @@ impl Desk {
         }
         if idle && alone {
             self.let_go(lane);
+        }
+    }
+
+    /// A send takes long: its bufferevent is to know, unless it knows.
+    fn slow(&mut self, lane: Lane) {
+        if let Some(entry) = self.entries.get_mut(lane.index())
+            && !mem::replace(&mut entry.slow, true)
+        {
+            entry.news = true;
+            self.tell(lane, Ready::ERROR);
         }
     }
 

@@ -4,7 +4,7 @@
 //! and comes back inside of the completion. There is no other way to it: no pointer, no handle, nothing to drop too early.
 //!
 //! # Invariants
-//! - Every operation but [`Operation::Cancel`], [`Operation::Unwatch`], [`Operation::Finish`] and [`Operation::Close`] is answered: by one completion that
+//! - Every operation but [`Operation::Open`], [`Operation::Cancel`], [`Operation::Unwatch`], [`Operation::Finish`] and [`Operation::Close`] is answered: by one completion that
 //!   is the [`last`](Completion::last), and for [`Operation::Receive`] and [`Operation::Accept`] by any number before it.
 //! - Of each kind, a lane has one operation under way at most, and its number is not given to another socket before the last
 //!   completion of the last one. So a lane and a kind name an operation; no driver needs generations.
@@ -55,6 +55,13 @@ pub enum Verb {
 /// What a driver can be asked to start.
 #[derive(Debug)]
 pub enum Operation {
+    /// A lane has a socket, open until the lane is given to another: its first operation comes next. Not answered.
+    Open {
+        /// Whose.
+        lane: Lane,
+        /// The socket.
+        socket: RawSource,
+    },
     /// Receive, once or again and again until it is cancelled or ends.
     Receive {
         /// Whose.
@@ -138,6 +145,8 @@ pub enum Done {
         /// [`Interrupted`](io::ErrorKind::Interrupted) ask to be tried again.
         result: io::Result<()>,
     },
+    /// A send has not gone at once: it takes as long as the peer does. Optional, and not the last.
+    Slow,
     /// A connection stands, or will not.
     Connected(io::Result<()>),
     /// A connection was accepted.

@@ -343,7 +343,7 @@ impl Driver for Fake {
                 }
             }
             // `watches` says no.
-            Operation::Watch { .. } | Operation::Unwatch { .. } => {}
+            Operation::Open { .. } | Operation::Watch { .. } | Operation::Unwatch { .. } => {}
         }
     }
 

@@ -190,9 +190,10 @@ impl Port {
     /// Ends every operation, and the driver.
     fn close(&self) {
         let driver = self.driver.lock().take();
+        // First the driver: no socket is closed while anything is under way on it.
+        drop(driver);
         let staged = self.desk(Desk::close);
         drop(staged);
-        drop(driver);
         self.empty_trash();
     }
 }

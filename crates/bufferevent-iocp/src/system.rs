@@ -9,8 +9,8 @@ use crate::fake::Fake;
 use crate::port::register_driver;
 use crate::unavailable::Unavailable;
 
-/// The name of this system's completion backend.
-pub const BACKEND: &str = "uring";
+/// The name of this system's completion backend: `iocp` on Windows, `uring` elsewhere.
+pub const BACKEND: &str = if cfg!(windows) { "iocp" } else { "uring" };
 
 /// The name of the backend without a system: [`Fake::calm`].
 pub const BACKEND_FAKE: &str = "fake";
@@ -116,7 +116,31 @@ pub use linux::RingOptions;
 #[cfg(target_os = "linux")]
 use linux::{register_system, try_system};
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(windows)]
+mod windows {
+    use std::io;
+
+    use crate::driver::Driver;
+    use crate::iocp::Iocp;
+    use crate::port::register_driver;
+    use crate::unavailable::Unavailable;
+
+    pub(super) fn register_system() -> Result<(), evreactor::NameTaken> {
+        register_driver(super::BACKEND, || {
+            let port = Iocp::new().map_err(io::Error::from)?;
+            Ok(Box::new(port) as Box<dyn Driver>)
+        })
+    }
+
+    pub(super) fn try_system() -> Result<(), Unavailable> {
+        Iocp::new().map(drop)
+    }
+}
+
+#[cfg(windows)]
+use windows::{register_system, try_system};
+
+#[cfg(not(any(target_os = "linux", windows)))]
 fn register_system() -> Result<(), evreactor::NameTaken> {
     register_driver(BACKEND, || {
         try_system()?;
@@ -124,11 +148,11 @@ fn register_system() -> Result<(), evreactor::NameTaken> {
     })
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", windows)))]
 fn try_system() -> Result<(), Unavailable> {
     Err(Unavailable::new(
         "there is no completion backend for this system",
-        "io_uring is Linux's; use the default backend",
+        "io_uring is Linux's, completion ports are Windows'; use the default backend",
         None,
     ))
 }

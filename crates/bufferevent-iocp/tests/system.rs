@@ -1,22 +1,30 @@
 //! The completion socket on this system's backend: real sockets, and the edges of the queues.
 
-#![cfg(target_os = "linux")]
+#![cfg(any(target_os = "linux", windows))]
 
 mod common;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+#[cfg(target_os = "linux")]
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+#[cfg(target_os = "linux")]
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bufferevent_core::{Bev, Direction, Event, Kind, Options, READ, on_event, on_read};
-use bufferevent_iocp::{BACKEND, Builder, CompletionExt as _, Listener, RingOptions};
-use bufferevent_testkit::{Log, Told, fault, record, spec};
+#[cfg(target_os = "linux")]
+use bufferevent_iocp::RingOptions;
+use bufferevent_iocp::{BACKEND, Builder, CompletionExt as _, Listener};
+#[cfg(target_os = "linux")]
+use bufferevent_testkit::spec;
+use bufferevent_testkit::{Log, Told, fault, record};
 use common::{PATIENCE, bytes, port, system, turns, until};
-use evreactor::{EventLoop, Interest, Outcome, Priority, Ready, Target};
+use evreactor::{EventLoop, Outcome};
+#[cfg(target_os = "linux")]
+use evreactor::{Interest, Priority, Ready, Target};
 
 fn local() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
@@ -250,10 +258,16 @@ fn file_regions_and_many_pieces_leave_in_order() {
 }
 
 /// Many echoes at once over a ring that is too small for anything.
+#[cfg(target_os = "linux")]
 fn crowd(options: RingOptions, name: &'static str, connections: usize, length: usize) {
     options.register(name).unwrap();
     let events = EventLoop::builder().backend(name).build().unwrap();
-    let (_listener, address) = echo(&events);
+    crowd_on(&events, connections, length);
+}
+
+/// Many echoes at once.
+fn crowd_on(events: &EventLoop, connections: usize, length: usize) {
+    let (_listener, address) = echo(events);
     let client = thread::spawn(move || {
         let mut streams: Vec<TcpStream> = (0..connections)
             .map(|_| {
@@ -273,7 +287,7 @@ fn crowd(options: RingOptions, name: &'static str, connections: usize, length: u
             }
         }
     });
-    until(&events, "every answer", || {
+    until(events, "every answer", || {
         // As slowly as a loop that has much else to do: all come in one turn.
         if !client.is_finished() {
             thread::sleep(Duration::from_micros(200));
@@ -284,6 +298,21 @@ fn crowd(options: RingOptions, name: &'static str, connections: usize, length: u
 }
 
 #[test]
+fn a_crowd_is_accepted_and_answered() {
+    on_system(|| {
+        let events = system();
+        crowd_on(&events, 300, 3000);
+        let (bev, _far) = joined(&events);
+        bev.free().unwrap();
+        until(&events, "only the listener's end", || {
+            turns(&events, 1);
+            port(&events).lanes() == 0
+        });
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
 fn a_full_submission_queue_loses_nothing() {
     on_system(|| {
         fault!(F90);
@@ -294,6 +323,7 @@ fn a_full_submission_queue_loses_nothing() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn an_overflow_of_completions_loses_nothing() {
     on_system(|| {
         fault!(F90);
@@ -305,6 +335,7 @@ fn an_overflow_of_completions_loses_nothing() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn a_ring_without_blocks_backs_off_and_goes_on() {
     on_system(|| {
         // 900 connections with a block each, where there are 16 at first and 512 at most.
@@ -313,6 +344,7 @@ fn a_ring_without_blocks_backs_off_and_goes_on() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn sends_without_a_copy_are_the_same_bytes() {
     on_system(|| {
         let mut options = RingOptions::default();
@@ -349,7 +381,8 @@ fn the_socket_comes_back_with_what_was_read_ahead() {
 }
 
 #[test]
-fn timers_wake_ups_and_other_descriptors_live_on_the_same_loop() {
+#[cfg(target_os = "linux")]
+fn other_descriptors_live_on_the_same_loop() {
     struct Count(AtomicUsize);
     impl Target for Count {
         fn run(&self, _key: u64) {}
@@ -378,6 +411,13 @@ fn timers_wake_ups_and_other_descriptors_live_on_the_same_loop() {
         turns(&events, 5);
         assert_eq!(count.0.load(Ordering::SeqCst), 5, "each change once");
         drop(registration);
+    });
+}
+
+#[test]
+fn timers_and_wake_ups_live_on_the_same_loop() {
+    on_system(|| {
+        let events = system();
         let start = Instant::now();
         let stop = events.clone();
         events

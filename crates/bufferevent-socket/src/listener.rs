@@ -121,7 +121,7 @@ impl Terms {
 
 /// Has the system ask a silent TCP peer whether it is still there. Other sockets need no such thing: their peers cannot vanish.
 fn keep_alive(socket: &Socket, idle: Duration) -> io::Result<()> {
-    if matches!(socket.domain()?, Domain::IPV4 | Domain::IPV6) {
+    if matches!(socket.local_addr()?.domain(), Domain::IPV4 | Domain::IPV6) {
         socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(idle))?;
     }
     Ok(())
@@ -396,6 +396,11 @@ fn check(socket: &Socket) -> Result<(), Error> {
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     {
         listens &= socket.is_listener().map_err(system)?;
+    }
+    // Where that cannot be asked: one with a peer does not listen.
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    {
+        listens &= socket.peer_addr().is_err();
     }
     if listens {
         return Ok(());

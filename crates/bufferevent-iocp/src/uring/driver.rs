@@ -481,7 +481,7 @@ impl Driver for Uring {
                 }
             }
             // Every lane here has a descriptor: the desk ends and closes it.
-            Operation::Finish { .. } | Operation::Close { .. } => {}
+            Operation::Open { .. } | Operation::Finish { .. } | Operation::Close { .. } => {}
         }
     }
 
