@@ -16,7 +16,7 @@ use evreactor_core::sync::Arc;
 use evreactor_core::sync::atomic::{AtomicU32, Ordering};
 use evreactor_core::{Host, Phase};
 
-use crate::buffers::{Input, Output};
+use crate::buffers::{Addition, Input, Output};
 use crate::core::{Core, Facts};
 use crate::direction::Directions;
 use crate::domain::{Call, Domain, Key, Lock};
@@ -287,7 +287,6 @@ impl Bev {
             index, generation, ..
         } = *self.0;
         let domain = &self.0.domain;
-        let posted = self.posted();
         let freed = || Error::new(Kind::Freed, "bufferevent", "free");
         let lock = match domain.enter("free") {
             Ok(lock) => lock,
@@ -295,6 +294,8 @@ impl Bev {
             Err(error) => return Err(error),
         };
         let cell = domain.keep(lock);
+        // What waited is in the output now, unless this is called from inside: then it will find that this is gone.
+        let posted = self.posted();
         if !domain.on_loop_thread() {
             let (unsent, closed) = self.on("free", |core, index| {
                 let unsent = core.node(index).output.len();
@@ -399,8 +400,7 @@ impl Bev {
     /// [`Kind::WrongThread`], [`Kind::OutOfMemory`]. Nothing is taken then.
     #[doc(alias = "bufferevent_write")]
     pub fn write(&self, bytes: &[u8]) -> Result<(), Error> {
-        self.output()
-            .grow("write", bytes.len(), |output| output.append_slice(bytes))
+        self.output().grow("write", Addition::Copied(bytes))
     }
 
     /// Queues all of `buffer` for writing, moved and not copied.
@@ -409,8 +409,7 @@ impl Bev {
     /// As [`write`](Self::write); `buffer` keeps its bytes then.
     #[doc(alias = "bufferevent_write_buffer")]
     pub fn write_buffer(&self, buffer: &mut EvBuffer) -> Result<(), Error> {
-        self.output()
-            .grow("write_buffer", buffer.len(), |output| output.append(buffer))
+        self.output().grow("write_buffer", Addition::Moved(buffer))
     }
 
     /// Takes bytes from the input into `bytes`; returns how many, 0 when it is empty.
@@ -458,6 +457,13 @@ impl Bev {
     /// [`Pressure::Eased`](crate::Pressure::Eased) will follow. For a relay across loops: who sees this and stops will hear when to go on.
     #[must_use]
     pub fn is_full(&self) -> bool {
+        let domain = &self.0.domain;
+        // What this thread has written counts, if it can be seen now what comes of it.
+        if domain.is_visited()
+            && let Some(lock) = domain.try_lock()
+        {
+            domain.catch_up(&lock);
+        }
         self.peek(
             |node| node.flags.contains(Flags::FULL),
             |published| published.is(Is::FULL),

@@ -11,9 +11,50 @@ use evbuffer::{Eol, EvBuffer, FileRegion};
 
 use crate::bev::Bev;
 use crate::core::Core;
+use crate::domain::Lock;
 use crate::error::{Error, Kind};
+use crate::held;
 use crate::node::{End, Flags, Index, Node};
 use crate::published::Published;
+
+/// What is added to an output.
+pub(crate) enum Addition<'a> {
+    Copied(&'a [u8]),
+    Shared(Bytes),
+    File(FileRegion),
+    /// All of a buffer.
+    Moved(&'a mut EvBuffer),
+}
+
+impl Addition<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        match self {
+            Self::Copied(bytes) => bytes.len(),
+            Self::Shared(bytes) => bytes.len(),
+            Self::File(region) => region.len(),
+            Self::Moved(buffer) => buffer.len(),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn add_to(self, output: &mut EvBuffer) -> Result<(), evbuffer::Error> {
+        match self {
+            Self::Copied(bytes) => output.append_slice(bytes),
+            Self::Shared(bytes) => output.append_bytes(bytes),
+            Self::File(region) => output.append_file(region),
+            Self::Moved(buffer) => output.append(buffer),
+        }
+    }
+}
+
+/// Whether the limit on an output has yet to be asked.
+#[derive(Clone, Copy)]
+enum Limit {
+    Ahead,
+    /// The bytes were taken from somewhere that they cannot go back to.
+    Passed,
+}
 
 /// The input buffer of a bufferevent: bytes are only taken from it.
 #[derive(Clone, Copy, Debug)]
@@ -192,38 +233,68 @@ impl Output<'_> {
         self.len() == 0
     }
 
-    /// Adds `count` bytes at the back.
+    /// Adds at the back.
+    #[inline]
     pub(crate) fn grow(
         &self,
         operation: &'static str,
-        count: usize,
-        add: impl FnOnce(&mut EvBuffer) -> Result<(), evbuffer::Error>,
+        addition: Addition<'_>,
     ) -> Result<(), Error> {
-        self.grow_limited(operation, count, true, add)
+        self.grow_up_to(operation, addition, Limit::Ahead)
     }
 
-    /// As [`grow`](Self::grow); `limited` is false for bytes that were taken from somewhere.
-    fn grow_limited(
+    #[inline(always)]
+    fn grow_up_to(
         &self,
         operation: &'static str,
-        count: usize,
-        limited: bool,
-        add: impl FnOnce(&mut EvBuffer) -> Result<(), evbuffer::Error>,
+        addition: Addition<'_>,
+        limit: Limit,
     ) -> Result<(), Error> {
-        let mut add = Some(add);
-        let attempt = self.0.0.domain.attempt(operation, |core| {
+        match self.0.0.domain.enter_to_add(operation)? {
+            Some(lock) => self.grow_within(lock, operation, addition),
+            None => self.grow_later(operation, addition, limit),
+        }
+    }
+
+    /// Adds at the back, with the lock held.
+    #[inline(always)]
+    fn grow_within(
+        &self,
+        lock: Lock<'_>,
+        operation: &'static str,
+        addition: Addition<'_>,
+    ) -> Result<(), Error> {
+        self.0.0.domain.change(lock, |core| {
             let index = self.0.top_node_of(core, operation)?;
+            let count = addition.len();
             core.may_write(index, operation, count)?;
-            let output = &mut core.node(index).output;
-            let add = add.take().expect("it is attempted once");
-            add(output).map_err(|error| refused(operation, error))?;
+            let added = addition.add_to(&mut core.node(index).output);
+            added.map_err(|error| refused(operation, error))?;
             core.gained_output(index, count);
             Ok(())
-        })?;
-        match (attempt, add) {
-            (Some(result), _) => result,
-            (None, Some(add)) => self.0.post_bytes(operation, count, limited, add),
-            (None, None) => Ok(()),
+        })
+    }
+
+    /// Adds at the back when the lock is free: by the inbox, if that takes it in.
+    fn grow_later(
+        &self,
+        operation: &'static str,
+        addition: Addition<'_>,
+        limit: Limit,
+    ) -> Result<(), Error> {
+        let limited = match limit {
+            Limit::Ahead => addition.len(),
+            Limit::Passed => 0,
+        };
+        match self.0.may_post(operation, limited) {
+            Ok(()) => return self.0.post_bytes(operation, addition),
+            Err(error) if held::anything() => return Err(error),
+            // Or so it looks from outside. Who holds nothing can wait, and hear how it is.
+            Err(_) => {}
+        }
+        match self.0.0.domain.enter_unless_busy(operation)? {
+            Some(lock) => self.grow_within(lock, operation, addition),
+            None => Err(Error::new(Kind::Busy, "bufferevent", operation)),
         }
     }
 
@@ -242,9 +313,7 @@ impl Output<'_> {
     /// As [`Bev::write`].
     #[doc(alias = "evbuffer_add_reference")]
     pub fn append_bytes(&self, bytes: Bytes) -> Result<(), Error> {
-        self.grow("append_bytes", bytes.len(), |output| {
-            output.append_bytes(bytes)
-        })
+        self.grow("append_bytes", Addition::Shared(bytes))
     }
 
     /// Adds a range of a file. A socket sends it without it ever entering this process, where the system can.
@@ -254,9 +323,7 @@ impl Output<'_> {
     #[doc(alias = "evbuffer_add_file")]
     #[doc(alias = "evbuffer_add_file_segment")]
     pub fn append_file(&self, region: FileRegion) -> Result<(), Error> {
-        self.grow("append_file", region.len(), |output| {
-            output.append_file(region)
-        })
+        self.grow("append_file", Addition::File(region))
     }
 
     /// Moves all that waits in `input` behind what is here, without copying; returns how many bytes. `input` may be
@@ -317,7 +384,7 @@ impl Output<'_> {
         }
         let mut moving = EvBuffer::new();
         let count = input.move_to(waiting, &mut moving)?;
-        let grown = self.grow_limited(OPERATION, count, false, |output| output.append(&mut moving));
+        let grown = self.grow_up_to(OPERATION, Addition::Moved(&mut moving), Limit::Passed);
         if let Err(error) = grown {
             input.give_back(&mut moving);
             return Err(error);

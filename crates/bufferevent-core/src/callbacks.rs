@@ -30,16 +30,16 @@ impl Bev {
     fn put_handler(&self, handler: Box<dyn Handler + Send>) -> Result<(), Error> {
         const OPERATION: &str = "set_handler";
         let interest = handler.interest();
-        let mut handler = Some(handler);
-        let attempt = self.0.domain.attempt(OPERATION, |core| {
+        let domain = &self.0.domain;
+        let Some(lock) = domain.enter_unless_busy(OPERATION)? else {
+            let operation = move |bev: &Bev| bev.replace_handler(Some(handler)).map(drop);
+            return self.post(OPERATION, Box::new(operation));
+        };
+        let old = domain.change(lock, |core| {
             let index = self.top_node_of(core, OPERATION)?;
-            Ok(core.replace_handler(index, interest, handler.take()))
-        })?;
-        if let Some(old) = attempt {
-            return old.map(drop);
-        }
-        let operation = move |bev: &Bev| bev.replace_handler(handler).map(drop);
-        self.post(OPERATION, Box::new(operation))
+            Ok(core.replace_handler(index, interest, Some(handler)))
+        });
+        old.map(drop)
     }
 
     /// As [`set_handler`](Self::set_handler), for a handler that must stay on this thread, the loop's.

@@ -131,11 +131,12 @@ impl Key {
 impl Domain {
     pub(crate) fn new(host: Arc<dyn Host>, threadsafe: bool) -> Arc<Self> {
         let confined_to = (!threadsafe).then(|| host.thread());
+        let inbox = threadsafe.then(|| Box::new(Inbox::new(host.thread())));
         Arc::new_cyclic(|me| Self {
             cell: ReentrantMutex::new(RefCell::new(Core::new(me.clone(), threadsafe))),
             host,
             confined_to,
-            inbox: threadsafe.then(Box::default),
+            inbox,
         })
     }
 
@@ -306,31 +307,54 @@ impl Domain {
         Ok(self.change(cell, change))
     }
 
-    /// As [`operate`](Self::operate), for an operation that needs no answer: `None` if it has to be put into the inbox, and was not run.
+    /// Takes the lock for an operation that needs no answer: `None` if that has to be put into the inbox.
     ///
     /// # Errors
     /// [`Kind::WrongThread`] from another thread than the loop's, unless THREADSAFE.
     #[inline]
-    pub(crate) fn attempt<R>(
-        self: &Arc<Self>,
+    pub(crate) fn enter_unless_busy(
+        &self,
         operation: &'static str,
-        change: impl FnOnce(&mut Core) -> R,
-    ) -> Result<Option<R>, Error> {
+    ) -> Result<Option<Lock<'_>>, Error> {
         if !self.may_enter() {
             return Err(Error::new(Kind::WrongThread, "bufferevent", operation));
         }
-        let cell = match self.cell.try_lock() {
+        let lock = match self.cell.try_lock() {
             Some(lock) => lock,
             None if held::anything() => return Ok(None),
             None => self.cell.lock(),
         };
-        self.catch_up(&cell);
-        Ok(Some(self.change(cell, change)))
+        self.catch_up(&lock);
+        Ok(Some(lock))
+    }
+
+    /// As [`enter_unless_busy`](Self::enter_unless_busy), for bytes that come to an output: a visitor's go through the inbox, so that a thread that
+    /// writes and a loop that sends do not hand the lock to and fro.
+    ///
+    /// # Errors
+    /// As `enter_unless_busy`.
+    #[inline]
+    pub(crate) fn enter_to_add(&self, operation: &'static str) -> Result<Option<Lock<'_>>, Error> {
+        if self.is_visited() {
+            return Ok(None);
+        }
+        self.enter_unless_busy(operation)
+    }
+
+    /// Whether this thread comes from outside of the loop, as any may with THREADSAFE, and holds nothing.
+    #[inline]
+    pub(crate) fn is_visited(&self) -> bool {
+        self.inbox()
+            .is_some_and(|inbox| !inbox.is_of_this_thread() && !held::anything())
     }
 
     /// Changes the state under the lock, and lets go of it before the pump gets going.
     #[inline]
-    fn change<R>(self: &Arc<Self>, cell: Lock<'_>, change: impl FnOnce(&mut Core) -> R) -> R {
+    pub(crate) fn change<R>(
+        self: &Arc<Self>,
+        cell: Lock<'_>,
+        change: impl FnOnce(&mut Core) -> R,
+    ) -> R {
         let (result, start) = {
             let mut core = cell.borrow_mut();
             let result = change(&mut core);

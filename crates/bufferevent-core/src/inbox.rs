@@ -1,25 +1,32 @@
 //! What waits for a domain's loop: operations of threads that could not wait for the domain's lock.
 //!
 //! A thread that holds one domain never waits for another (`held.rs`). If that one is busy just then, an operation that needs no answer is
-//! put here. The domain's loop is called to do it; but whoever takes the lock before that does it first. `Ok` means that it was taken in;
+//! put here. Bytes for an output are, too, when a thread that holds nothing brings them from outside of the loop: it would wait for the loop to send, and
+//! the loop for it. The domain's loop is called to do what is here; but whoever takes the lock before that does it first. `Ok` means that it was taken in;
 //! if it fails later, that is told as an event.
+//!
+//! Writes that follow each other lie in one buffer, so that one of them costs this lock and a copy, and the loop moves them by the segment.
 //!
 //! # Invariants
 //! - In order: what is put here comes behind what was put here before, and before whatever is done under a lock that is taken
 //!   later. Who had the lock at that time goes on undisturbed: operations under one lock are one.
 //! - Bytes that wait here count as output of their bufferevent.
-//! - At most [`MAX_OPERATIONS`], and [`MAX_BYTES`] but for the last one, wait; after that the answer is `Full`.
+//! - At most [`MAX_OPERATIONS`], and [`MAX_BYTES`] but for the last one of each thread, wait. After that the answer is `Full`; who holds nothing
+//!   waits for the lock instead.
 //! - While anything waits, the loop has a call that will do it, or is gone; then what waits is dropped.
-//! - The lock here is a leaf: nothing is called, taken or dropped under it.
+//! - The lock here is a leaf: nothing of the user's is called or dropped under it, and no lock taken. What is counted for others to see is
+//!   written under it.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use evbuffer::EvBuffer;
 use evreactor_core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use evreactor_core::sync::{Arc, Mutex};
+use evreactor_core::sync::{Arc, Mutex, ThreadNumber, thread_number};
 use evreactor_core::{LoopClosed, Phase, Ready, Target};
 
 use crate::bev::Bev;
+use crate::buffers::refused;
 use crate::domain::Domain;
 use crate::error::{Error, Kind};
 use crate::pump::{self, Active};
@@ -37,27 +44,51 @@ pub(crate) type Operation = Box<dyn FnOnce(&Bev) -> Result<(), Error> + Send>;
 struct Posted {
     bev: Bev,
     bytes: usize,
-    operation: Operation,
+    what: What,
+}
+
+enum What {
+    Operation(Operation),
+    /// Bytes for the output, of writes that followed each other.
+    Writes(&'static str, EvBuffer),
 }
 
 #[derive(Default)]
 struct Queue {
     posted: VecDeque<Posted>,
-    bytes: usize,
     /// The loop has a call that will run them.
     scheduled: bool,
 }
 
 /// The operations that wait for one domain.
-#[derive(Default)]
 pub(crate) struct Inbox {
+    /// The loop's.
+    thread: ThreadNumber,
     queue: Mutex<Queue>,
     outstanding: AtomicUsize,
+    /// Bytes that they bring.
+    bytes: AtomicUsize,
     /// How often the domain's lock is kept; changed by its holder alone.
     keepers: AtomicUsize,
 }
 
 impl Inbox {
+    /// That of a domain whose loop is on this thread.
+    pub(crate) fn new(thread: ThreadNumber) -> Self {
+        Self {
+            thread,
+            queue: Mutex::default(),
+            outstanding: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            keepers: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether the loop's thread asks.
+    pub(crate) fn is_of_this_thread(&self) -> bool {
+        self.thread == thread_number()
+    }
+
     /// Whether anything was put here that has not been done.
     #[inline]
     pub(crate) fn is_outstanding(&self) -> bool {
@@ -67,7 +98,10 @@ impl Inbox {
 
     /// Whether an operation that brings `bytes` may be put here.
     pub(crate) fn takes(&self, bytes: usize) -> bool {
-        self.queue.lock().takes(bytes)
+        let waiting = self.bytes.load(Ordering::Relaxed);
+        let fits = waiting.saturating_add(bytes) <= MAX_BYTES;
+        // A single operation may bring more: it could never be put anywhere else.
+        self.outstanding.load(Ordering::Relaxed) < MAX_OPERATIONS && (fits || waiting == 0)
     }
 
     /// The lock is kept once more. Answers how often it is.
@@ -81,17 +115,61 @@ impl Inbox {
     }
 
     /// Puts an operation behind the others. `None` if that is past a limit, else whether the loop has yet to be called.
-    fn put(&self, posted: Posted, limited: bool) -> Option<bool> {
+    fn put(&self, bev: &Bev, operation: Operation) -> Option<bool> {
         let mut queue = self.queue.lock();
-        if limited && !queue.takes(posted.bytes) {
+        if !self.takes(0) {
             drop(queue); // Before the operation is dropped.
             return None;
         }
-        posted.bev.count_posted(posted.bytes);
         self.outstanding.fetch_add(1, Ordering::Relaxed);
-        queue.bytes += posted.bytes;
-        queue.posted.push_back(posted);
-        Some(!std::mem::replace(&mut queue.scheduled, true))
+        queue.posted.push_back(Posted {
+            bev: bev.clone(),
+            bytes: 0,
+            what: What::Operation(operation),
+        });
+        Some(queue.schedules())
+    }
+
+    /// Puts bytes behind what waits. Answers whether the loop has yet to be called.
+    fn put_bytes(
+        &self,
+        bev: &Bev,
+        name: &'static str,
+        count: usize,
+        add: impl FnOnce(&mut EvBuffer) -> Result<(), evbuffer::Error>,
+    ) -> Result<bool, evbuffer::Error> {
+        let mut queue = self.queue.lock();
+        match queue.posted.back_mut() {
+            Some(Posted {
+                bev: last,
+                bytes,
+                what: What::Writes(_, waiting),
+            }) if last == bev => {
+                add(waiting)?;
+                *bytes += count;
+            }
+            _ => {
+                let mut waiting = EvBuffer::new();
+                add(&mut waiting)?;
+                self.outstanding.fetch_add(1, Ordering::Relaxed);
+                queue.posted.push_back(Posted {
+                    bev: bev.clone(),
+                    bytes: count,
+                    what: What::Writes(name, waiting),
+                });
+            }
+        }
+        self.count(bev, |bytes| bytes + count);
+        Ok(queue.schedules())
+    }
+
+    /// Bytes came or went; the caller has the lock.
+    fn count(&self, bev: &Bev, change: impl Fn(usize) -> usize) {
+        let bytes = change(self.bytes.load(Ordering::Relaxed));
+        self.bytes.store(bytes, Ordering::Relaxed);
+        if let Some(published) = bev.published() {
+            published.set_posted(change(published.posted()));
+        }
     }
 
     /// Does what was there when it began; its caller has the domain's lock.
@@ -106,12 +184,11 @@ impl Inbox {
 
     /// One operation, in its turn.
     fn carry_out(&self, posted: Posted) {
-        let Posted {
-            bev,
-            bytes,
-            operation,
-        } = posted;
-        let outcome = catch_unwind(AssertUnwindSafe(|| operation(&bev)));
+        let Posted { bev, bytes, what } = posted;
+        let outcome = catch_unwind(AssertUnwindSafe(|| match what {
+            What::Operation(operation) => operation(&bev),
+            What::Writes(name, mut waiting) => bev.write_posted(name, &mut waiting),
+        }));
         self.settled(&bev, bytes);
         match outcome {
             Ok(Ok(())) => {}
@@ -122,15 +199,15 @@ impl Inbox {
 
     /// An operation does not wait any more.
     fn settled(&self, bev: &Bev, bytes: usize) {
-        self.queue.lock().bytes -= bytes;
-        bev.discount_posted(bytes);
+        let queue = self.queue.lock();
+        self.count(bev, |waiting| waiting - bytes);
+        drop(queue);
         self.outstanding.fetch_sub(1, Ordering::Release);
     }
 
     /// Has the loop come back to what waits.
     fn later(&self, domain: &Arc<Domain>) {
-        let first = !std::mem::replace(&mut self.queue.lock().scheduled, true);
-        if first {
+        if self.queue.lock().schedules() {
             // A closed loop drops it.
             let _ = schedule(domain);
         }
@@ -150,10 +227,9 @@ impl Inbox {
 }
 
 impl Queue {
-    fn takes(&self, bytes: usize) -> bool {
-        let fits = self.bytes.saturating_add(bytes) <= MAX_BYTES;
-        // A single operation may bring more: it could never be put anywhere else.
-        self.posted.len() < MAX_OPERATIONS && (fits || self.bytes == 0)
+    /// The loop is to have a call. Answers whether it had none.
+    fn schedules(&mut self) -> bool {
+        !std::mem::replace(&mut self.scheduled, true)
     }
 }
 
@@ -191,33 +267,40 @@ fn schedule(domain: &Arc<Domain>) -> Result<(), LoopClosed> {
     domain.host.schedule(Phase::Turn, Arc::new(turn), 0)
 }
 
-/// Puts an operation on `bev`, which brings `bytes` of output, into its domain's inbox. `limited` is false for bytes that have been
-/// taken from somewhere already.
+/// Puts an operation on `bev` into its domain's inbox.
 ///
 /// # Errors
-/// [`Kind::Freed`]; [`Kind::Full`] past the limits; [`Kind::LoopClosed`].
-pub(crate) fn post(
-    bev: &Bev,
-    name: &'static str,
-    bytes: usize,
-    limited: bool,
-    operation: Operation,
-) -> Result<(), Error> {
+/// [`Kind::Full`] past the limits; [`Kind::LoopClosed`].
+pub(crate) fn post(bev: &Bev, name: &'static str, operation: Operation) -> Result<(), Error> {
     let refusal = |kind| Error::new(kind, "bufferevent", name);
-    let domain = &bev.0.domain;
-    let Some(inbox) = domain.inbox() else {
+    let Some(inbox) = bev.0.domain.inbox() else {
         return Err(refusal(Kind::Busy));
     };
-    let posted = Posted {
-        bev: bev.clone(),
-        bytes,
-        operation,
+    let first = inbox.put(bev, operation);
+    call(bev, name, first.ok_or_else(|| refusal(Kind::Full))?)
+}
+
+/// Puts bytes for the output of `bev` into its domain's inbox. Nothing but memory is asked for: the limits were looked at before.
+///
+/// # Errors
+/// [`Kind::OutOfMemory`], with nothing taken; [`Kind::LoopClosed`].
+pub(crate) fn post_bytes(
+    bev: &Bev,
+    name: &'static str,
+    count: usize,
+    add: impl FnOnce(&mut EvBuffer) -> Result<(), evbuffer::Error>,
+) -> Result<(), Error> {
+    let Some(inbox) = bev.0.domain.inbox() else {
+        return Err(Error::new(Kind::Busy, "bufferevent", name));
     };
-    let first = inbox
-        .put(posted, limited)
-        .ok_or_else(|| refusal(Kind::Full))?;
-    if first {
-        schedule(domain).map_err(|_| refusal(Kind::LoopClosed))?;
+    let first = inbox.put_bytes(bev, name, count, add);
+    call(bev, name, first.map_err(|error| refused(name, error))?)
+}
+
+/// Has the loop do what was put into the inbox, if it has yet to be called.
+fn call(bev: &Bev, name: &'static str, first: bool) -> Result<(), Error> {
+    if first && schedule(&bev.0.domain).is_err() {
+        return Err(Error::new(Kind::LoopClosed, "bufferevent", name));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! another thread holds the lock gets these; nobody waits to look. So the operations under one lock are one to those who look, too.
 //!
 //! # Invariants
-//! - Written under the domain's lock alone, except for `posted`.
+//! - Written under the domain's lock alone, except for `posted`, which is written under that of the inbox.
 //! - Before a handler of the domain is called, what it is called for stands here: whoever has heard from that handler, by whatever
 //!   lock or channel, sees it. (Two relays that stop and start each other across loops rely on it.)
 //! - Each value is right by itself; two of them may be of different moments.
@@ -209,18 +209,20 @@ impl Published {
         self.output.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn posted(&self) -> &AtomicUsize {
-        &self.posted
+    pub(crate) fn posted(&self) -> usize {
+        self.posted.load(Ordering::Relaxed)
+    }
+
+    /// More waits in the inbox, or less: its lock is held.
+    pub(crate) fn set_posted(&self, bytes: usize) {
+        self.posted.store(bytes, Ordering::Relaxed);
     }
 
     /// How many bytes may still be added before the limit on the output.
     pub(crate) fn max_output_left(&self) -> usize {
         match self.max_output.load(Ordering::Relaxed) {
             0 => usize::MAX,
-            limit => {
-                let queued = self.output() + self.posted.load(Ordering::Relaxed);
-                limit.saturating_sub(queued)
-            }
+            limit => limit.saturating_sub(self.output() + self.posted()),
         }
     }
 

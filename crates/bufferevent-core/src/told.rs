@@ -2,15 +2,14 @@
 //!
 //! # Invariants
 //! - An operation that needs no answer is done now, or is in the inbox of its domain when its call returns; see `inbox.rs`.
-//! - It is put there only if the thread holds another domain and this one is busy.
+//! - It is put there only if this domain is busy, and the thread holds another one or comes from outside to write.
 
 use std::any::Any;
 
 use evbuffer::EvBuffer;
-use evreactor_core::sync::atomic::Ordering;
 
 use crate::bev::{Bev, Handle};
-use crate::buffers::refused;
+use crate::buffers::{Addition, refused};
 use crate::core::Core;
 use crate::domain::{Hold, Lock};
 use crate::error::{Error, Kind};
@@ -98,19 +97,7 @@ impl Bev {
         operation: &'static str,
         change: impl FnOnce(&mut Core, Index) -> Result<(), Error> + Send + 'static,
     ) -> Result<(), Error> {
-        let mut change = Some(change);
-        let attempt = self.0.domain.attempt(operation, |core| {
-            let change = change.take().expect("it is attempted once");
-            self.node_of(core, operation)
-                .and_then(|index| change(core, index))
-        })?;
-        match (attempt, change) {
-            (Some(result), _) => result,
-            (None, Some(change)) => {
-                self.post(operation, Box::new(move |bev| bev.on(operation, change)))
-            }
-            (None, None) => Ok(()),
-        }
+        self.told(operation, Self::node_of, change)
     }
 
     /// As [`told_on`](Self::told_on), for what only the top of a stack may do.
@@ -119,18 +106,27 @@ impl Bev {
         operation: &'static str,
         change: impl FnOnce(&mut Core, Index) -> Result<(), Error> + Send + 'static,
     ) -> Result<(), Error> {
-        let mut change = Some(change);
-        let attempt = self.0.domain.attempt(operation, |core| {
-            let change = change.take().expect("it is attempted once");
-            self.top_node_of(core, operation)
-                .and_then(|index| change(core, index))
-        })?;
-        match (attempt, change) {
-            (Some(result), _) => result,
-            (None, Some(change)) => {
-                self.post(operation, Box::new(move |bev| bev.own(operation, change)))
+        self.told(operation, Self::top_node_of, change)
+    }
+
+    #[inline]
+    fn told(
+        &self,
+        operation: &'static str,
+        find: impl Fn(&Self, &Core, &'static str) -> Result<Index, Error> + Send + 'static,
+        change: impl FnOnce(&mut Core, Index) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        let found = move |bev: &Self, core: &mut Core| {
+            find(bev, core, operation).and_then(|index| change(core, index))
+        };
+        let domain = &self.0.domain;
+        match domain.enter_unless_busy(operation)? {
+            Some(lock) => domain.change(lock, |core| found(self, core)),
+            None => {
+                let later =
+                    move |bev: &Self| bev.0.domain.operate(operation, |core| found(bev, core))?;
+                self.post(operation, Box::new(later))
             }
-            (None, None) => Ok(()),
         }
     }
 
@@ -163,24 +159,30 @@ impl Bev {
     #[cold]
     pub(crate) fn post(&self, name: &'static str, operation: Operation) -> Result<(), Error> {
         self.may_post(name, 0)?;
-        inbox::post(self, name, 0, true, operation)
+        inbox::post(self, name, operation)
     }
 
-    /// Puts bytes for the output into the domain's inbox. `limited` is false if they were taken from somewhere that they cannot go back
-    /// to.
-    #[cold]
+    /// Puts bytes for the output into the domain's inbox, which was found to take them.
+    ///
+    /// # Errors
+    /// [`Kind::OutOfMemory`], [`Kind::LoopClosed`].
     pub(crate) fn post_bytes(
         &self,
         name: &'static str,
-        count: usize,
-        limited: bool,
-        add: impl FnOnce(&mut EvBuffer) -> Result<(), evbuffer::Error>,
+        addition: Addition<'_>,
     ) -> Result<(), Error> {
-        self.may_post(name, if limited { count } else { 0 })?;
+        if let Addition::Copied(bytes) = addition {
+            return inbox::post_bytes(self, name, bytes.len(), |waiting| {
+                waiting.append_slice(bytes)
+            });
+        }
+        // Made outside of the inbox: a buffer of the user's may tell the user what leaves it.
         let mut bytes = EvBuffer::new();
-        add(&mut bytes).map_err(|error| refused(name, error))?;
-        let operation: Operation = Box::new(move |bev| bev.write_posted(name, &mut bytes));
-        inbox::post(self, name, count, false, operation)
+        let added = addition.add_to(&mut bytes);
+        added.map_err(|error| refused(name, error))?;
+        inbox::post_bytes(self, name, bytes.len(), |waiting| {
+            waiting.append(&mut bytes)
+        })
     }
 
     /// What can be said of an operation at once, and whether the inbox takes it.
@@ -207,20 +209,7 @@ impl Bev {
     /// Bytes of output that wait in the inbox.
     #[inline]
     pub(crate) fn posted(&self) -> usize {
-        self.published()
-            .map_or(0, |published| published.posted().load(Ordering::Relaxed))
-    }
-
-    pub(crate) fn count_posted(&self, bytes: usize) {
-        if let Some(published) = self.published() {
-            published.posted().fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn discount_posted(&self, bytes: usize) {
-        if let Some(published) = self.published() {
-            published.posted().fetch_sub(bytes, Ordering::Relaxed);
-        }
+        self.published().map_or(0, Published::posted)
     }
 
     /// An operation that was taken in has failed: the handler hears of it.
@@ -275,10 +264,9 @@ impl Published {
             let Some(published) = at.published().filter(|here| !here.is(Is::FREED)) else {
                 return if next.is_some() { usize::MAX } else { 0 };
             };
-            let posted = published.posted().load(Ordering::Relaxed);
             queued = queued
                 .saturating_add(published.output())
-                .saturating_add(posted);
+                .saturating_add(published.posted());
             let mark = published.watermark(crate::Direction::Write);
             if mark.high() != 0 {
                 return mark.room(queued);
