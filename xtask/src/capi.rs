@@ -31,6 +31,9 @@ const OTHER_ARCHIVES: [&str; 3] = ["libevent.a", "libevent_extra.a", "libevent_p
 const VALGRIND: &str =
     "valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite";
 
+/// What ring's assembly computes looks uninitialised to it, from a digest on: only invalid memory and leaks are judged there.
+const WITH_CRYPTOGRAPHY: &str = "--undef-value-errors=no";
+
 const SYSTEM: [&str; 3] = ["-lpthread", "-ldl", "-lm"];
 
 pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
@@ -115,8 +118,14 @@ pub(crate) fn install(prefix: &Path) -> Result<(), Failure> {
 
 /// Runs the C tests with every program under valgrind.
 fn under_valgrind() -> Result<(), Failure> {
-    let test = ["test", "-p", "bufferevent-capi", "--test", "c"];
-    workspace::run(workspace::cargo(test).env("CAPI_RUNNER", VALGRIND))
+    for (test, runner) in [
+        ("c", VALGRIND.to_owned()),
+        ("tls", format!("{VALGRIND} {WITH_CRYPTOGRAPHY}")),
+    ] {
+        let test = ["test", "-p", "bufferevent-capi", "--test", test];
+        workspace::run(workspace::cargo(test).env("CAPI_RUNNER", runner))?;
+    }
+    Ok(())
 }
 
 fn headers(from: &Path, to: &Path) -> Result<(), Failure> {

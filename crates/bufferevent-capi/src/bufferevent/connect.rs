@@ -33,6 +33,12 @@ fn begin(fd: c_int, address: &SockAddr, len: c_int) -> Began {
     }
 }
 
+/// The socket that is to connect: the bufferevent itself, or the one that was made with it.
+fn socket_of(bev: Option<Ref<Bev>>) -> Option<Ref<Bev>> {
+    bev.map(Ref::carrier)
+        .filter(|bev| matches!(bev.kind, Kind::Socket))
+}
+
 impl Ref<Bev> {
     /// Connects; without an address, to what the descriptor is already being connected to.
     pub(crate) fn connect(self, address: &SockAddr, len: c_int) -> bool {
@@ -93,7 +99,7 @@ extern "C" fn bufferevent_socket_connect(
     address: SockAddr,
     len: c_int,
 ) -> c_int {
-    let Some(bev) = bev.filter(|bev| matches!(bev.kind, Kind::Socket)) else {
+    let Some(bev) = socket_of(bev) else {
         return -1;
     };
     let _guard = bev.guard();
@@ -136,7 +142,7 @@ extern "C" fn bufferevent_socket_connect_hostname_hints(
     name: Text<'_>,
     port: c_int,
 ) -> c_int {
-    let Some(bev) = bev.filter(|bev| matches!(bev.kind, Kind::Socket)) else {
+    let Some(bev) = socket_of(bev) else {
         return -1;
     };
     if name.get().is_none() || !(1..=65535).contains(&port) {
@@ -188,7 +194,7 @@ extern "C" fn bufferevent_socket_connect_hostname(
 
 #[unsafe(no_mangle)]
 extern "C" fn bufferevent_socket_get_dns_error(bev: Option<Ref<Bev>>) -> c_int {
-    bev.map_or(0, |bev| {
+    bev.map(Ref::carrier).map_or(0, |bev| {
         let _guard = bev.guard();
         bev.dns_error.get()
     })

@@ -1,4 +1,4 @@
-//! A bufferevent that turns another's bytes into its own, by two functions of the program's, or of the library's (TLS).
+//! A bufferevent that turns another's bytes into its own, by two functions of the program's.
 //!
 //! # Invariants
 //! - The output side runs inside of the call that adds to the output; what is added while it runs is taken by the run that is going
@@ -99,7 +99,7 @@ pub(crate) extern "C" fn bufferevent_filter_new(
 }
 
 /// The filter on a bufferevent, whose callback's argument this is; kept alive by the caller for the callback's length.
-fn filter_of(argument: Opaque) -> Option<Ref<Bev>> {
+pub(crate) fn filter_of(argument: Opaque) -> Option<Ref<Bev>> {
     of_argument(argument).filter(|bev| !bev.is_freed())
 }
 
@@ -208,7 +208,7 @@ impl Filter {
 }
 
 impl Ref<Bev> {
-    fn has_room(self) -> bool {
+    pub(crate) fn has_room(self) -> bool {
         let high = self.read_mark.high.get();
         high == 0 || self.input.len() < high
     }

@@ -15,6 +15,7 @@ mod pair;
 mod rate;
 mod socket;
 mod timeouts;
+mod tls;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::{c_int, c_short, c_void};
@@ -32,6 +33,7 @@ use crate::log;
 use crate::util::time::TimeVal;
 use filter::Filter;
 use rate::Rate;
+use tls::Layer;
 
 /// `BEV_OPT_*`.
 pub(crate) const CLOSE_ON_FREE: c_int = 1;
@@ -83,6 +85,8 @@ pub(crate) enum Kind {
     /// One of two; the other, while it lives.
     Pair(Cell<Option<Ref<Bev>>>),
     Filter(Filter),
+    /// A filter of the library's own, with a handshake.
+    Tls(Box<Layer>),
 }
 
 /// `struct bufferevent`.
@@ -160,15 +164,38 @@ impl Bev {
     pub(crate) fn partner(&self) -> Option<Ref<Bev>> {
         match &self.kind {
             Kind::Pair(partner) => partner.get(),
-            Kind::Socket | Kind::Filter(_) => None,
+            Kind::Socket | Kind::Filter(_) | Kind::Tls(_) => None,
         }
     }
 
     pub(crate) fn filter(&self) -> Option<&Filter> {
         match &self.kind {
             Kind::Filter(filter) => Some(filter),
+            Kind::Socket | Kind::Pair(_) | Kind::Tls(_) => None,
+        }
+    }
+
+    pub(crate) fn tls(&self) -> Option<&Layer> {
+        match &self.kind {
+            Kind::Tls(layer) => Some(layer),
+            Kind::Socket | Kind::Pair(_) | Kind::Filter(_) => None,
+        }
+    }
+
+    /// The one that this stands on.
+    pub(crate) fn below(&self) -> Option<Ref<Bev>> {
+        match &self.kind {
+            Kind::Filter(filter) => filter.below(),
+            Kind::Tls(layer) => layer.below(),
             Kind::Socket | Kind::Pair(_) => None,
         }
+    }
+}
+
+impl Ref<Bev> {
+    /// The one that moves the bytes of this one to and from a descriptor, if the library made it for that.
+    pub(crate) fn carrier(self) -> Self {
+        self.tls().and_then(Layer::carrier).unwrap_or(self)
     }
 }
 
@@ -306,6 +333,7 @@ impl Ref<Bev> {
             Kind::Socket => {}
             Kind::Pair(partner) => pair::unlink(partner),
             Kind::Filter(filter) => filter.unlink(self),
+            Kind::Tls(layer) => layer.unlink(self),
         }
         self.leave_rates();
     }
@@ -316,6 +344,7 @@ impl Ref<Bev> {
             Kind::Socket => self.close_descriptor(),
             Kind::Pair(_) => {}
             Kind::Filter(filter) => filter.destroy(),
+            Kind::Tls(layer) => layer.destroy(),
         }
         for event in [&self.ev_read, &self.ev_write] {
             crate::event::forget(Ref::of(event));

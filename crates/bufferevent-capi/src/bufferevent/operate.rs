@@ -17,6 +17,7 @@ impl Ref<Bev> {
             Kind::Socket => 0,
             Kind::Pair(_) => self.flush_pair(directions, mode),
             Kind::Filter(_) => self.flush_filter(directions, mode),
+            Kind::Tls(layer) => layer.flush(self, directions, mode),
         }
     }
 
@@ -25,7 +26,7 @@ impl Ref<Bev> {
         match &self.kind {
             Kind::Socket => self.socket_descriptor(),
             Kind::Pair(_) => -1,
-            Kind::Filter(filter) => filter.below().map_or(-1, Self::descriptor),
+            Kind::Filter(_) | Kind::Tls(_) => self.below().map_or(-1, Self::descriptor),
         }
     }
 
@@ -36,7 +37,9 @@ impl Ref<Bev> {
                 true
             }
             Kind::Pair(_) => false,
-            Kind::Filter(filter) => filter.below().is_some_and(|below| below.set_descriptor(fd)),
+            Kind::Filter(_) | Kind::Tls(_) => {
+                self.below().is_some_and(|below| below.set_descriptor(fd))
+            }
         }
     }
 }
@@ -127,7 +130,7 @@ extern "C" fn bufferevent_get_base(bev: Option<Ref<Bev>>) -> Option<Ref<Base>> {
 
 #[unsafe(no_mangle)]
 extern "C" fn bufferevent_get_underlying(bev: Option<Ref<Bev>>) -> Option<Ref<Bev>> {
-    bev?.filter()?.below()
+    bev?.below()
 }
 
 #[unsafe(no_mangle)]
@@ -197,6 +200,10 @@ extern "C" fn bufferevent_set_timeouts(
     bev.write_timeout.set(write.get().unwrap_or(NO_TIME));
     match &bev.kind {
         Kind::Socket => bev.retime_socket(),
+        Kind::Tls(layer) => {
+            bev.time_reading();
+            layer.time_writing(bev);
+        }
         Kind::Pair(_) | Kind::Filter(_) => {
             bev.time_reading();
             bev.time_writing();
@@ -334,25 +341,28 @@ extern "C" fn bufferevent_base_set(base: Option<Ref<Base>>, bev: Option<Ref<Bev>
 
 #[unsafe(no_mangle)]
 extern "C" fn bufferevent_priority_set(bev: Option<Ref<Bev>>, priority: c_int) -> c_int {
-    let Some(bev) = bev.filter(|bev| matches!(bev.kind, Kind::Socket)) else {
+    let Some(bev) = bev else { return -1 };
+    let carrier = bev.carrier();
+    if !matches!(carrier.kind, Kind::Socket) {
+        return -1;
+    }
+    let _guard = bev.guard();
+    let Some(base) = bev.base.get() else {
         return -1;
     };
-    let _guard = bev.guard();
-    let levels = bev.base.get().map_or(0, |base| base.priorities());
-    match u8::try_from(priority) {
-        Ok(priority) if usize::from(priority) < levels => {
-            let active = crate::event::layout::ACTIVE | crate::event::layout::ACTIVE_LATER;
-            let callbacks = [&bev.ev_read.callback, &bev.ev_write.callback, &bev.deferred];
-            if callbacks.iter().any(|callback| callback.has(active)) {
-                return -1;
-            }
-            for callback in callbacks {
-                callback.priority.set(priority);
-            }
-            0
+    let Some(priority) = u8::try_from(priority)
+        .ok()
+        .filter(|priority| usize::from(*priority) < base.priorities())
+    else {
+        return -1;
+    };
+    let _base = base.guard();
+    for one in [bev, carrier] {
+        for callback in [&one.ev_read.callback, &one.ev_write.callback, &one.deferred] {
+            base.set_priority(Ref::of(callback), priority);
         }
-        Ok(_) | Err(_) => -1,
     }
+    0
 }
 
 #[unsafe(no_mangle)]

@@ -436,7 +436,9 @@ extern "C" fn bufferevent_set_rate_limit(
     bev: Option<Ref<Bev>>,
     config: Option<Ref<Config>>,
 ) -> c_int {
-    let Some(bev) = bev else { return -1 };
+    let Some(bev) = bev.map(Ref::carrier) else {
+        return -1;
+    };
     let _guard = bev.guard();
     let now = bev.now();
     let Some(config) = config else {
@@ -553,7 +555,9 @@ extern "C" fn bufferevent_add_to_rate_limit_group(
     bev: Option<Ref<Bev>>,
     group: Option<Ref<Group>>,
 ) -> c_int {
-    let Some(bev) = bev else { return -1 };
+    let Some(bev) = bev.map(Ref::carrier) else {
+        return -1;
+    };
     let _guard = bev.guard();
     if bev.group() == group {
         return 0;
@@ -572,7 +576,9 @@ extern "C" fn bufferevent_add_to_rate_limit_group(
 
 #[unsafe(no_mangle)]
 extern "C" fn bufferevent_remove_from_rate_limit_group(bev: Option<Ref<Bev>>) -> c_int {
-    let Some(bev) = bev else { return -1 };
+    let Some(bev) = bev.map(Ref::carrier) else {
+        return -1;
+    };
     let _guard = bev.guard();
     bev.leave_group();
     0
@@ -590,7 +596,7 @@ fn set_single(place: &Cell<usize>, size: usize) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn bufferevent_set_max_single_read(bev: Option<Ref<Bev>>, size: usize) -> c_int {
-    bev.map_or(-1, |bev| {
+    bev.map(Ref::carrier).map_or(-1, |bev| {
         let _guard = bev.guard();
         set_single(&bev.max_single_read, size)
     })
@@ -598,7 +604,7 @@ extern "C" fn bufferevent_set_max_single_read(bev: Option<Ref<Bev>>, size: usize
 
 #[unsafe(no_mangle)]
 extern "C" fn bufferevent_set_max_single_write(bev: Option<Ref<Bev>>, size: usize) -> c_int {
-    bev.map_or(-1, |bev| {
+    bev.map(Ref::carrier).map_or(-1, |bev| {
         let _guard = bev.guard();
         set_single(&bev.max_single_write, size)
     })
@@ -606,16 +612,20 @@ extern "C" fn bufferevent_set_max_single_write(bev: Option<Ref<Bev>>, size: usiz
 
 #[unsafe(no_mangle)]
 extern "C" fn bufferevent_get_max_single_read(bev: Option<Ref<Bev>>) -> isize {
-    bev.map_or(-1, |bev| bev.max_single_read.get() as isize)
+    bev.map(Ref::carrier)
+        .map_or(-1, |bev| bev.max_single_read.get() as isize)
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn bufferevent_get_max_single_write(bev: Option<Ref<Bev>>) -> isize {
-    bev.map_or(-1, |bev| bev.max_single_write.get() as isize)
+    bev.map(Ref::carrier)
+        .map_or(-1, |bev| bev.max_single_write.get() as isize)
 }
 
 fn level(bev: Option<Ref<Bev>>, way: Way) -> isize {
-    let Some(bev) = bev else { return -1 };
+    let Some(bev) = bev.map(Ref::carrier) else {
+        return -1;
+    };
     let _guard = bev.guard();
     bev.refill()
         .map_or(UNLIMITED, |(mut buckets, _)| *way.of(&mut buckets))
@@ -633,7 +643,7 @@ extern "C" fn bufferevent_get_write_limit(bev: Option<Ref<Bev>>) -> isize {
 
 #[unsafe(no_mangle)]
 extern "C" fn bufferevent_get_max_to_read(bev: Option<Ref<Bev>>) -> isize {
-    bev.map_or(-1, |bev| {
+    bev.map(Ref::carrier).map_or(-1, |bev| {
         let _guard = bev.guard();
         bev.read_limit() as isize
     })
@@ -641,7 +651,7 @@ extern "C" fn bufferevent_get_max_to_read(bev: Option<Ref<Bev>>) -> isize {
 
 #[unsafe(no_mangle)]
 extern "C" fn bufferevent_get_max_to_write(bev: Option<Ref<Bev>>) -> isize {
-    bev.map_or(-1, |bev| {
+    bev.map(Ref::carrier).map_or(-1, |bev| {
         let _guard = bev.guard();
         bev.write_limit() as isize
     })
@@ -649,7 +659,7 @@ extern "C" fn bufferevent_get_max_to_write(bev: Option<Ref<Bev>>) -> isize {
 
 #[unsafe(no_mangle)]
 extern "C" fn bufferevent_get_token_bucket_cfg(bev: Option<Ref<Bev>>) -> Option<Ref<Config>> {
-    bev?.rate.borrow().as_ref()?.config
+    bev.map(Ref::carrier)?.rate.borrow().as_ref()?.config
 }
 
 #[unsafe(no_mangle)]
@@ -664,14 +674,18 @@ extern "C" fn bufferevent_rate_limit_group_get_write_limit(group: Option<Ref<Gro
 
 #[unsafe(no_mangle)]
 extern "C" fn bufferevent_decrement_read_limit(bev: Option<Ref<Bev>>, count: isize) -> c_int {
-    let Some(bev) = bev else { return -1 };
+    let Some(bev) = bev.map(Ref::carrier) else {
+        return -1;
+    };
     let _guard = bev.guard();
     code(bev.charge_own(Way::Read, count))
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn bufferevent_decrement_write_limit(bev: Option<Ref<Bev>>, count: isize) -> c_int {
-    let Some(bev) = bev else { return -1 };
+    let Some(bev) = bev.map(Ref::carrier) else {
+        return -1;
+    };
     let _guard = bev.guard();
     code(bev.charge_own(Way::Write, count))
 }

@@ -52,6 +52,10 @@ impl Ref<Bev> {
                 filter.start(self, directions);
                 true
             }
+            Kind::Tls(layer) => {
+                layer.start(self, directions);
+                true
+            }
         }
     }
 
@@ -62,6 +66,10 @@ impl Ref<Bev> {
             Kind::Filter(filter) => {
                 self.stop_timers(directions);
                 filter.stop(directions);
+            }
+            Kind::Tls(layer) => {
+                self.stop_timers(directions);
+                layer.stop(self, directions);
             }
         }
         true
@@ -107,8 +115,10 @@ impl Ref<Bev> {
                 self.let_read(HELD_BY_MARK);
             }
         }
-        if let Kind::Filter(filter) = &self.kind {
-            filter.input_drained(self);
+        match &self.kind {
+            Kind::Filter(filter) => filter.input_drained(self),
+            Kind::Tls(layer) => layer.input_changed(self),
+            Kind::Socket | Kind::Pair(_) => {}
         }
     }
 
@@ -118,7 +128,8 @@ impl Ref<Bev> {
             Kind::Socket if added > 0 => self.output_grew(),
             Kind::Pair(_) if added > 0 => self.pass_on(),
             Kind::Filter(filter) if added > 0 => filter.output_grew(self),
-            Kind::Socket | Kind::Pair(_) | Kind::Filter(_) => {}
+            Kind::Tls(layer) if added > 0 => layer.go_on(),
+            Kind::Socket | Kind::Pair(_) | Kind::Filter(_) | Kind::Tls(_) => {}
         }
     }
 

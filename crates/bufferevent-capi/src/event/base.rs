@@ -593,6 +593,18 @@ impl Ref<Base> {
         self.notify();
     }
 
+    /// Gives a callback of the library's own another priority; one that is queued changes its queue.
+    pub(crate) fn set_priority(self, callback: Ref<Callback>, priority: u8) {
+        let queued = callback.has(ACTIVE);
+        if queued {
+            self.unqueue(callback);
+        }
+        callback.priority.set(priority);
+        if queued {
+            self.queue_active(callback);
+        }
+    }
+
     /// Puts a deferred call of the library's own into this turn, or into the next if this one has many. Answers whether it was not
     /// queued yet.
     pub(crate) fn defer(self, callback: Ref<Callback>) -> bool {
