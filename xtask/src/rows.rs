@@ -249,7 +249,7 @@ const FAULTS: &[Row] = &[
     ),
     now("F91", "9,000 slow readers on a budget"),
     now("F92", "9,000 dribblers"),
-    later("F93", "allocation of a segment fails"),
+    now("F93", "allocation of a segment fails"),
     later("F94", "a million timers"),
     now("F95", "clocks that jump"),
     now("F96", "odd rate limits"),

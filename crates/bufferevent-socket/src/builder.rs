@@ -16,6 +16,8 @@ use crate::NAME;
 use crate::address::{Address, IntoAddress};
 use crate::by_name::Rules;
 use crate::descriptor::Descriptor;
+#[cfg(unix)]
+use crate::descriptor::new_pair;
 use crate::socket::Socket;
 
 #[cfg(unix)]
@@ -255,6 +257,37 @@ impl Socket {
     /// As [`Builder::connect`].
     pub fn connect_to(events: &LoopHandle, address: impl IntoAddress) -> Result<Bev, Error> {
         Builder::new(events).connect(address)
+    }
+
+    /// Two bufferevents, with default options, over the ends of a new pair of connected Unix-domain sockets: for another process
+    /// or thread to hold one of them. Within one thread `bufferevent-pair` does the same without the system.
+    ///
+    /// # Errors
+    /// The system's, such as too many open files; [`Kind::LoopClosed`](bufferevent_core::Kind::LoopClosed).
+    ///
+    /// Source: libevent `evutil_socketpair`, with a `bufferevent_socket_new` for each end.
+    ///
+    /// ```
+    /// use bufferevent_core::READ;
+    /// use bufferevent_socket::Socket;
+    ///
+    /// let mut events = evreactor::EventLoop::new()?;
+    /// let (near, far) = Socket::pair(&events)?;
+    /// far.enable(READ)?;
+    /// near.write(b"to the other end")?;
+    /// while far.input().is_empty() {
+    ///     events.run_once()?;
+    /// }
+    /// assert_eq!(far.input().len(), 16);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(unix)]
+    #[doc(alias = "evutil_socketpair")]
+    pub fn pair(events: &LoopHandle) -> Result<(Bev, Bev), Error> {
+        let (near, far) = new_pair().map_err(|source| Error::io(NAME, "pair", source))?;
+        // They are as an accepted socket is: connected streams that do not block.
+        let near = Builder::new(events).accepted(near)?;
+        Ok((near, Builder::new(events).accepted(far)?))
     }
 
     /// A bufferevent over `stream` that reads, with `handler`. See [`Builder::stream`].

@@ -91,6 +91,20 @@ pub(crate) fn new_stream(domain: Domain) -> io::Result<Socket> {
     }
 }
 
+/// Two Unix-domain stream sockets, connected to each other, that do not block.
+#[cfg(unix)]
+pub(crate) fn new_pair() -> io::Result<(Socket, Socket)> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    return Socket::pair(Domain::UNIX, Type::STREAM.nonblocking(), None);
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    {
+        let ends = Socket::pair(Domain::UNIX, Type::STREAM, None)?;
+        ends.0.set_nonblocking(true)?;
+        ends.1.set_nonblocking(true)?;
+        Ok(ends)
+    }
+}
+
 /// One name for the two systems' constructors.
 trait FromRaw {
     /// # Safety

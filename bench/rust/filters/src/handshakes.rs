@@ -4,10 +4,9 @@
 //! that the client has also read its tickets), and the end of all.
 
 use std::cell::Cell;
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
-use bufferevent::{Bev, Builder, Event, EventLoop, FilterExt as _, READ, on_event, on_read};
+use bufferevent::{Bev, Event, EventLoop, FilterExt as _, READ, Socket, on_event, on_read};
 
 use crate::Outcome;
 use crate::clock::{Measured, Stretch};
@@ -51,9 +50,9 @@ pub(crate) fn ours(tls: &Tls, seconds: f64) -> Outcome<Measured> {
 
 /// One handshake; whether a session was resumed.
 fn one(events: &EventLoop, tls: &Tls) -> Outcome<bool> {
-    let (near, far) = UnixStream::pair()?;
-    let client = with_tls(&Builder::new(events).stream(near)?, tls, End::Client)?;
-    let server = with_tls(&Builder::new(events).stream(far)?, tls, End::Server)?;
+    let (near, far) = Socket::pair(events)?;
+    let client = with_tls(&near, tls, End::Client)?;
+    let server = with_tls(&far, tls, End::Server)?;
     let heard = Rc::new(Cell::new(false));
     server.set_local_handler(on_event(|server: &Bev, event: &Event| match event {
         Event::Connected => server.write(b"x").expect("it is connected"),
