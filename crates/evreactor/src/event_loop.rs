@@ -374,7 +374,12 @@ impl Poller {
         self.events.list.clear();
         self.next = 0;
         shared.counters.polls.bump();
-        match self.backend.wait(timeout, &mut self.events) {
+        let waited = self.backend.wait(timeout, &mut self.events);
+        if !shared.features.edge_triggered {
+            let mut sources = shared.sources.lock();
+            sources.keep_armed(&*shared.registrar, &self.events.list);
+        }
+        match waited {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             waited => waited,
         }

@@ -20,7 +20,7 @@ pub use std::os::windows::io::{AsSocket as AsSource, RawSocket as RawSource};
 use evreactor_core::{Priority, Ready, Target};
 
 use crate::agenda::Item;
-use crate::backend::{Features, Interest};
+use crate::backend::{Features, Interest, Registrar};
 use crate::shared::{Call, Shared};
 
 /// The number of no descriptor: -1, or Windows' `INVALID_SOCKET`.
@@ -69,6 +69,8 @@ struct Row {
     raw: RawSource,
     generation: u32,
     interest: Interest,
+    /// Without edges: what was asked for and has not been reported yet.
+    armed: Interest,
     priority: u8,
     /// What waits for the row's priority to be served.
     pending: Ready,
@@ -127,6 +129,22 @@ impl Sources {
         Some((call, ready))
     }
 
+    /// Without edges a report of one direction ends the watch of both: the other one is asked for again.
+    pub(crate) fn keep_armed(&mut self, registrar: &dyn Registrar, reported: &[(Token, Ready)]) {
+        for &(token, ready) in reported {
+            let Some(row) = self.row_mut(token) else {
+                continue;
+            };
+            row.armed = row.armed.unreported(ready);
+            if row.armed != Interest::NONE && row.raw != NO_SOURCE {
+                // A source that cannot be watched any more has reported so.
+                if let Err(error) = registrar.modify(row.raw, token, row.armed) {
+                    tracing::debug!(%error, "a source could not be armed again");
+                }
+            }
+        }
+    }
+
     /// From here on nothing is registered; hands out all targets.
     pub(crate) fn close(&mut self) -> Vec<Arc<dyn Target>> {
         self.closed = true;
@@ -164,6 +182,7 @@ impl Sources {
                 raw: NO_SOURCE,
                 generation: 0,
                 interest,
+                armed: interest,
                 priority: 0,
                 pending: Ready::EMPTY,
             });
@@ -175,6 +194,7 @@ impl Sources {
         row.target = Some(call.target);
         row.key = call.key;
         row.interest = interest;
+        row.armed = interest;
         row.priority = priority.0;
         self.live += 1;
         Ok(Token::new(index, row.generation))
@@ -341,6 +361,7 @@ impl Registration {
         let mut sources = self.shared.sources.lock();
         let row = sources.row_mut(self.token).ok_or_else(closed)?;
         row.interest = interest;
+        row.armed = interest;
         if row.raw == NO_SOURCE {
             return Err(io::Error::new(
                 io::ErrorKind::NotConnected,

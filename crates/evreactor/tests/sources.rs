@@ -320,6 +320,22 @@ fn a_descriptor_closed_or_reused_behind_the_loops_back_harms_nobody() {
 }
 
 #[test]
+fn a_report_of_one_direction_leaves_the_other_watched() {
+    each_backend(|builder| {
+        let events = builder.build().unwrap();
+        let (near, mut far) = pair();
+        let log = Log::new();
+        let _registration = watch(&events, &near, &log, 1);
+        events.poll().unwrap();
+        assert!(bits(&log, 1).contains(Ready::WRITABLE));
+        // Nobody has met would-block since, so nobody has re-armed.
+        far.write_all(b"x").unwrap();
+        events.poll().unwrap();
+        assert!(bits(&log, 1).contains(Ready::READABLE));
+    });
+}
+
+#[test]
 fn what_is_not_drained_does_not_spin() {
     each_backend(|builder| {
         let events = builder.build().expect("a loop");

@@ -145,6 +145,17 @@ impl Interest {
     /// Both: what an edge-triggered stream asks for, once.
     pub const BOTH: Self = Self(3);
 
+    /// Neither: nothing is left to be reported.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// What is left to be reported after `ready` was.
+    pub(crate) fn unreported(self, ready: Ready) -> Self {
+        let told = |of: Ready, bit: u8| if ready.intersects(of) { bit } else { 0 };
+        let read = Ready::READABLE | Ready::READ_CLOSED | Ready::PRIORITY | Ready::ERROR;
+        let write = Ready::WRITABLE | Ready::WRITE_CLOSED | Ready::ERROR;
+        Self(self.0 & !(told(read, Self::READ.0) | told(write, Self::WRITE.0)))
+    }
+
     /// Whether reading is asked for.
     #[must_use]
     pub const fn is_read(self) -> bool {

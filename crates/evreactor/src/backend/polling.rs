@@ -1,7 +1,8 @@
 //! The backend over polling: epoll, kqueue, event ports, poll(2), and Windows' AFD.
 //!
 //! # Invariants
-//! - Where the system has edges, sources are edge-triggered; elsewhere they are one-shot, and whoever met would-block re-arms.
+//! - Where the system has edges, sources are edge-triggered; elsewhere they are one-shot: the loop arms again what a report left out, and whoever
+//!   met would-block arms both directions.
 //! - Early close is not known here: polling does not tell a half-closed stream from a readable one. Users
 //!   of this backend read until would-block.
 //!
