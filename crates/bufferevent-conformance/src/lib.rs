@@ -41,7 +41,6 @@ mod life;
 mod marks;
 mod pairs;
 mod rates;
-#[cfg(unix)]
 mod sockets;
 mod stacks;
 mod threads;
@@ -50,6 +49,5 @@ mod timeouts;
 pub use completions::Completions;
 pub use joint::{Joint, Place, check_all};
 pub use pairs::Pairs;
-#[cfg(unix)]
 pub use sockets::Sockets;
 pub use stacks::{End, Stacks};

@@ -1,7 +1,7 @@
 //! Sockets, TCP and Unix-domain, on real loops whose time is moved by hand.
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+#[cfg(unix)]
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ const ABSORBED: usize = 512 * 1024;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Family {
     Tcp,
+    #[cfg(unix)]
     Unix,
 }
 
@@ -48,6 +49,7 @@ impl Sockets {
     ///
     /// # Panics
     /// If there is no such backend.
+    #[cfg(unix)]
     #[must_use]
     pub fn unix(backend: &str) -> Self {
         Self {
@@ -56,8 +58,9 @@ impl Sockets {
         }
     }
 
-    fn streams(&self) -> (OwnedFd, OwnedFd) {
+    fn streams(&self) -> (Socket, Socket) {
         match self.family {
+            #[cfg(unix)]
             Family::Unix => {
                 let (near, far) = UnixStream::pair().expect("there are descriptors");
                 (near.into(), far.into())
@@ -78,7 +81,7 @@ impl Sockets {
                 let (far, _) = listener.accept().expect("it was connected to");
                 near.set_tcp_nodelay(true).expect("it is TCP");
                 far.set_tcp_nodelay(true).expect("it is TCP");
-                (near.into(), far.into())
+                (near, far)
             }
         }
     }
@@ -88,6 +91,7 @@ impl Joint for Sockets {
     fn kind(&self) -> &str {
         match self.family {
             Family::Tcp => "tcp",
+            #[cfg(unix)]
             Family::Unix => "unix",
         }
     }
@@ -98,8 +102,7 @@ impl Joint for Sockets {
 
     fn make(&self, options: Options) -> (Bev, Bev) {
         let (near, far) = self.streams();
-        let bev = |stream: OwnedFd| {
-            let socket = Socket::from(stream);
+        let bev = |socket: Socket| {
             socket
                 .set_send_buffer_size(SYSTEM_BUFFER)
                 .expect("any size is taken");

@@ -7,6 +7,7 @@ fn pairs_on_the_virtual_loop() {
     check_all(&|| Box::new(Pairs::on_virtual_loop()));
 }
 
+#[cfg(unix)]
 #[test]
 fn pairs_on_mio() {
     check_all(&|| Box::new(Pairs::on("mio")));

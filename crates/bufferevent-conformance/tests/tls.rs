@@ -71,27 +71,27 @@ fn tls_on_zlib_on_pairs() {
 }
 
 #[test]
-#[cfg(unix)]
 fn tls_on_sockets() {
     use bufferevent_conformance::Sockets;
     let ends = setup(Versions::Tls13);
+    #[cfg(unix)]
     check_all(&|| tls_on(&ends, Box::new(Sockets::tcp("mio"))));
     check_all(&|| tls_on(&ends, Box::new(Sockets::tcp("polling"))));
 }
 
 #[test]
-#[cfg(unix)]
 fn zlib_on_tls_on_sockets() {
     use bufferevent_conformance::Sockets;
+    use evreactor::DEFAULT_BACKEND as DEFAULT;
     let ends = setup(Versions::Tls13);
-    check_all(&|| Box::new(zlib_on(tls_on(&ends, Box::new(Sockets::tcp("mio"))))));
+    check_all(&|| Box::new(zlib_on(tls_on(&ends, Box::new(Sockets::tcp(DEFAULT))))));
 }
 
 #[test]
 fn tls_on_completions() {
     let ends = setup(Versions::Tls13);
     check_all(&|| tls_on(&ends, Box::new(Completions::fake())));
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", windows))]
     check_all(&|| tls_on(&ends, Box::new(Completions::tcp())));
 }
 
@@ -100,6 +100,6 @@ fn zlib_on_tls_on_completions() {
     let ends = setup(Versions::Tls13);
     let stack = |below: Box<dyn Joint>| Box::new(zlib_on(tls_on(&ends, below)));
     check_all(&|| stack(Box::new(Completions::fake())));
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", windows))]
     check_all(&|| stack(Box::new(Completions::tcp())));
 }

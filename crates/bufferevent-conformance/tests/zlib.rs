@@ -33,9 +33,9 @@ fn deflate_on_pairs() {
 }
 
 #[test]
-#[cfg(unix)]
 fn zlib_on_sockets() {
     use bufferevent_conformance::Sockets;
+    #[cfg(unix)]
     check_all(&|| zlib_on(Format::Zlib, Box::new(Sockets::tcp("mio"))));
     check_all(&|| zlib_on(Format::Zlib, Box::new(Sockets::tcp("polling"))));
 }

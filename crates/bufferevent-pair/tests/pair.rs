@@ -16,7 +16,7 @@ fn on_every_loop(check: fn(&std::sync::Arc<dyn Host>, &dyn Fn())) {
         let events = Loop::new();
         check(&events.as_host(), &|| events.run());
     });
-    for backend in ["mio", "polling"] {
+    for backend in evreactor::backend_names() {
         record::within("pair", backend, || {
             let events = EventLoop::builder().backend(backend).build().unwrap();
             check(&events.as_host(), &|| {

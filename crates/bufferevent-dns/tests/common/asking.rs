@@ -18,7 +18,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs a check on a loop of each backend.
 pub(crate) fn on_backends(check: fn(&EventLoop)) {
-    for backend in ["mio", "polling"] {
+    for backend in evreactor::backend_names() {
         record::within("dns", backend, || {
             let events = EventLoop::builder().backend(backend).build().unwrap();
             check(&events);
