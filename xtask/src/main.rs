@@ -25,6 +25,7 @@ mod rates;
 mod records;
 mod rows;
 mod sanitize;
+mod windows;
 mod workspace;
 
 use std::process::ExitCode;
@@ -60,6 +61,9 @@ sanitizers (Linux on x86-64)
   sanitize [address|thread] [--package NAME]..   the suite under AddressSanitizer with LeakSanitizer, and under ThreadSanitizer where the
                              standard library's source is installed
 
+Windows, from Unix (needs its Rust target, mingw-w64 and Wine: says which are missing)
+  windows [--check]          clippy, the tests of all crates and the demo, under Wine; or the type check alone
+
 benchmarks (Linux; see bench/)
   bench net [--rounds N] [--seconds S] [--json FILE] [--backend mio|polling] [--ours COMMAND]
   bench buffer [--rounds N] [--json FILE]
@@ -93,6 +97,7 @@ fn run(mut arguments: Arguments) -> Result<(), Failure> {
         Some("capi") => capi::run(arguments),
         Some("sanitize") => sanitize::run(arguments),
         Some("rates") => rates::run(arguments),
+        Some("windows") => windows::run(arguments),
         Some("bench") => bench::run(arguments),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
