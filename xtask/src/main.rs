@@ -65,12 +65,12 @@ Windows, from Unix (needs its Rust target, mingw-w64 and Wine: says which are mi
   windows [--check]          clippy, the tests of all crates and the demo, under Wine; or the type check alone
 
 benchmarks (Linux; see bench/)
-  bench net [--rounds N] [--seconds S] [--json FILE] [--backend mio|polling] [--ours COMMAND]
+  bench net [--rounds N] [--seconds S] [--json FILE] [--backend mio|polling|uring] [--ours COMMAND]
   bench buffer [--rounds N] [--json FILE]
   bench filter [--rounds N] [--seconds S] [--json FILE] [--plot FILE]
   bench threads [--rounds N] [--seconds S] [--json FILE]
   bench relay [--clients N]
-  bench instructions [--json FILE] [--backend mio|polling] [--ours COMMAND]
+  bench instructions [--json FILE] [--backend mio|polling|uring] [--ours COMMAND]
 ";
 
 fn main() -> ExitCode {

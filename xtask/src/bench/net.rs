@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::peers::{self, Load, OURS, Ours, Peers, Service};
+use super::peers::{self, LIBURING, Load, OURS, Ours, Peers, READINESS, Service};
 use super::statistics::Spread;
 use super::target::{Judgement, Limit};
 use super::{idle, system_calls, tools, write_json};
@@ -21,6 +21,8 @@ struct Row {
     load: Load,
     /// What our figures are held against.
     ratios: &'static [Ratio],
+    /// And what besides, on a backend that completes operations.
+    completing: &'static [Ratio],
 }
 
 /// A quantity of ours over the same of a peer's, and what is asked of it.
@@ -112,12 +114,36 @@ const SINK: &[Ratio] = &[
     CPU_OF_TOKIO,
 ];
 
+/// As cheap as by hand, and worth it.
+const COMPLETING_SMALL: &[Ratio] = &[
+    ratio(
+        LIBURING,
+        Quantity::CpuNsPerMessage,
+        Some(Limit::AtMost(1.05)),
+    ),
+    ratio(
+        READINESS,
+        Quantity::CpuNsPerMessage,
+        Some(Limit::AtMost(1.0)),
+    ),
+];
+/// Noted for the reader.
+const COMPLETING: &[Ratio] = &[
+    ratio(LIBURING, Quantity::CpuNsPerMessage, None),
+    ratio(READINESS, Quantity::CpuNsPerMessage, None),
+];
+const COMPLETING_SINK: &[Ratio] = &[
+    ratio(LIBURING, Quantity::GibPerS, None),
+    ratio(READINESS, Quantity::GibPerS, None),
+];
+
 const fn row(
     name: &'static str,
     service: Service,
     connections: usize,
     message_bytes: usize,
     ratios: &'static [Ratio],
+    completing: &'static [Ratio],
 ) -> Row {
     Row {
         name,
@@ -127,22 +153,59 @@ const fn row(
             message_bytes,
         },
         ratios,
+        completing,
     }
 }
 
 const ROWS: &[Row] = &[
-    row("64 x 64 B echo", Service::Echo, 64, 64, SMALL_ECHO),
-    row("1000 x 64 B echo", Service::Echo, 1_000, 64, SMALL_ECHO),
-    row("64 x 16 KiB echo", Service::Echo, 64, 16 * 1024, LARGE_ECHO),
+    row(
+        "64 x 64 B echo",
+        Service::Echo,
+        64,
+        64,
+        SMALL_ECHO,
+        COMPLETING_SMALL,
+    ),
+    row(
+        "1000 x 64 B echo",
+        Service::Echo,
+        1_000,
+        64,
+        SMALL_ECHO,
+        COMPLETING_SMALL,
+    ),
+    row(
+        "64 x 16 KiB echo",
+        Service::Echo,
+        64,
+        16 * 1024,
+        LARGE_ECHO,
+        COMPLETING,
+    ),
     row(
         "1000 x 16 KiB echo",
         Service::Echo,
         1_000,
         16 * 1024,
         LARGE_ECHO,
+        COMPLETING,
     ),
-    row("1 x 64 B ping-pong", Service::Echo, 1, 64, PING_PONG),
-    row("sink, 64 KiB writes", Service::Discard, 1, 64 * 1024, SINK),
+    row(
+        "1 x 64 B ping-pong",
+        Service::Echo,
+        1,
+        64,
+        PING_PONG,
+        COMPLETING,
+    ),
+    row(
+        "sink, 64 KiB writes",
+        Service::Discard,
+        1,
+        64 * 1024,
+        SINK,
+        COMPLETING_SINK,
+    ),
 ];
 
 /// What was measured: by row, by server (in the order of the contenders), by round.
@@ -169,10 +232,10 @@ pub(super) fn run(mut arguments: Arguments) -> Result<(), Failure> {
     let samples = measure(&peers, rounds, seconds)?;
     let mut judgement = Judgement::default();
     for (row, samples) in ROWS.iter().zip(&samples) {
-        show(row, &peers, samples, &mut judgement);
+        show(row, &peers, samples, ours.completes(), &mut judgement);
     }
     let system_calls = system_calls::measure(&peers, &mut judgement)?;
-    let idle = idle::measure(&peers, &mut judgement)?;
+    let idle = idle::measure(&peers, ours.completes(), &mut judgement)?;
     let results = json!({
         "rounds": rounds,
         "seconds": seconds,
@@ -215,7 +278,13 @@ fn series(samples: &[Value], quantity: Quantity) -> Vec<f64> {
         .collect()
 }
 
-fn show(row: &Row, peers: &Peers, samples: &[Vec<Value>], judgement: &mut Judgement) {
+fn show(
+    row: &Row,
+    peers: &Peers,
+    samples: &[Vec<Value>],
+    completes: bool,
+    judgement: &mut Judgement,
+) {
     println!("\n{}", row.name);
     println!(
         "  {:<10}{:>28}{:>24}{:>26}{:>30}",
@@ -239,7 +308,8 @@ fn show(row: &Row, peers: &Peers, samples: &[Vec<Value>], judgement: &mut Judgem
         let at = peers.servers.iter().position(|server| server.name == name);
         series(&samples[at.expect("ratios name contenders")], quantity)
     };
-    for ratio in row.ratios {
+    let completing = if completes { row.completing } else { &[] };
+    for ratio in row.ratios.iter().chain(completing) {
         let spread = Spread::of_ratios(&of(OURS, ratio.quantity), &of(ratio.peer, ratio.quantity));
         let what = format!(
             "{}: {} / {}'s",

@@ -45,6 +45,15 @@ pub(super) struct Peers {
 /// The name under which the product runs in every table.
 pub(super) const OURS: &str = "ours";
 
+/// The product on its default backend, beside itself on one that completes operations.
+pub(super) const READINESS: &str = "ours, mio";
+
+/// The limit of completion I/O, by hand.
+pub(super) const LIBURING: &str = "liburing";
+
+/// The backends that complete operations, by their names.
+const COMPLETIONS: [&str; 1] = ["uring"];
+
 /// What is to be measured as ours: `--ours COMMAND`, or `bev echo` built now; on `--backend NAME`.
 pub(super) struct Ours {
     command: Option<String>,
@@ -62,6 +71,11 @@ impl Ours {
     pub(super) fn backend(&self) -> &str {
         self.backend.as_deref().unwrap_or("default")
     }
+
+    /// Whether its backend completes operations: then it is held against the limit of that, and against itself on readiness.
+    pub(super) fn completes(&self) -> bool {
+        COMPLETIONS.contains(&self.backend())
+    }
 }
 
 /// Builds every contender.
@@ -76,7 +90,7 @@ pub(super) fn build(ours: &Ours) -> Result<Peers, Failure> {
         None => build_bev(&target)?,
     };
     let server = |name, program: PathBuf| Server::new(name, vec![display(&program)]);
-    let servers = vec![
+    let mut servers = vec![
         Server {
             name: OURS,
             program: own,
@@ -90,6 +104,12 @@ pub(super) fn build(ours: &Ours) -> Result<Peers, Failure> {
         server("tokio", rust.join("echo_tokio")),
         server("mio", rust.join("echo_mio")),
     ];
+    if ours.completes() {
+        tools::require_header("liburing.h", "liburing-dev")?;
+        let by_hand = compile(&target, "echo_uring", &["-luring"])?;
+        servers.push(server(LIBURING, by_hand));
+        servers.push(Server::new(READINESS, build_bev(&target)?));
+    }
     Ok(Peers {
         cores,
         servers,
