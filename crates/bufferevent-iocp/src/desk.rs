@@ -1,7 +1,7 @@
 //! The desk: what is under way on each socket, what came of it, and what is to be handed to the driver next.
 //!
 //! ```text
-//! receive   Idle --want--> Running --arrived beyond READ_AHEAD--> Cancelling --last--> Idle
+//! receive   Idle --want--> Running --BURST, or READ_AHEAD for a turn--> Cancelling --last--> Idle
 //!                             `--last: bytes--> Idle      `--last: end or error--> Ended
 //! send      Idle --push--> Staged --wait--> Under way --all out--> Idle
 //!                                               `--part--> Staged, slow
@@ -27,9 +27,13 @@ use socket2::{SockAddr, Socket};
 
 use crate::driver::{Completion, Done, Driver, Lane, Operation, Verb};
 
-/// Bytes of one socket that may wait for its bufferevent to have room. Above it, receiving stops until they are taken: the
-/// kernel's own buffer is the better place.
+/// Bytes of one socket that may wait for longer than a turn, because its bufferevent has no room for them. Above it, receiving stops until
+/// they are taken: the kernel's own buffer is the better place.
 pub(crate) const READ_AHEAD: usize = 64 * 1024;
+
+/// Bytes of one socket that may arrive within a turn, before its bufferevent could look: what a fast peer sends meanwhile. To
+/// stop and start again for each block of a bulk transfer would cost more than it saves.
+const BURST: usize = 512 * 1024;
 
 /// Bytes of one socket that are handed over at a time. As many as a bufferevent moves per turn: more would only hide the
 /// output from its marks and timeouts.
@@ -94,6 +98,8 @@ struct Entry {
     /// That is to be told, or the opposite.
     news: bool,
     arrived: EvBuffer,
+    /// The turn in which the first of it came.
+    arrived_in: u32,
     ending: Option<Ending>,
     send_error: Option<io::Error>,
     link: Link,
@@ -149,6 +155,8 @@ pub(crate) struct Desk {
     /// Keeps the loop running while there are any.
     hold: Option<Hold>,
     closed: bool,
+    /// Counts the driver's waits.
+    turn: u32,
 }
 
 /// What is to be dropped behind the lock.
@@ -185,6 +193,7 @@ impl Desk {
             slow: false,
             news: false,
             arrived: EvBuffer::new(),
+            arrived_in: 0,
             ending: None,
             send_error: None,
             link: Link::None,
@@ -490,6 +499,7 @@ impl Desk {
 
     /// Gives the driver what was staged.
     pub(crate) fn hand_over(&mut self, driver: &mut dyn Driver) {
+        self.turn = self.turn.wrapping_add(1);
         let mut closed = Vec::new();
         for operation in self.operations.drain(..) {
             if let Operation::Close { lane } = operation {
@@ -581,6 +591,9 @@ impl Desk {
         let ended = match result {
             Ok(bytes) if bytes.is_empty() => Some(Ending::Eof),
             Ok(mut bytes) => {
+                if entry.arrived.is_empty() {
+                    entry.arrived_in = self.turn;
+                }
                 if entry.token == NOBODY {
                     self.trash.push(bytes);
                 } else if let Err(error) = entry.arrived.append(&mut bytes) {
@@ -590,6 +603,11 @@ impl Desk {
             }
             Err(error) if cancelling && is_cancelled(&error) => None,
             Err(error) => Some(Ending::Failed(error)),
+        };
+        let most = if entry.arrived_in == self.turn {
+            BURST
+        } else {
+            READ_AHEAD
         };
         let ended = ended.or(entry.ending.take());
         if let Some(ending) = ended {
@@ -604,7 +622,7 @@ impl Desk {
             if again {
                 self.receive(lane);
             }
-        } else if entry.arrived.len() >= READ_AHEAD && !cancelling {
+        } else if entry.arrived.len() >= most && !cancelling {
             self.cancel_inward(lane, Verb::Receive);
         }
         self.tell(lane, Ready::READABLE);

@@ -13,6 +13,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
+use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -182,6 +183,32 @@ impl Buffers {
         // One segment goes into an empty buffer without an allocation.
         let _ = bytes.append_block(block, length);
         bytes
+    }
+
+    /// Reads once from a socket, into a block that is not the kernel's. No bytes are the end of the stream.
+    pub(super) fn read(&mut self, socket: RawFd) -> io::Result<EvBuffer> {
+        let mut block = self.pool.take().map_err(io::Error::other)?;
+        // SAFETY: the block is ours, and as long as is said; the kernel has written to it when this returns, and does not later.
+        let length = unsafe {
+            libc::recv(
+                socket,
+                block.as_mut_ptr().cast(),
+                block.len(),
+                libc::MSG_DONTWAIT,
+            )
+        };
+        let Ok(length) = usize::try_from(length) else {
+            return Err(io::Error::last_os_error());
+        };
+        let mut bytes = EvBuffer::new();
+        if length <= SMALL {
+            bytes
+                .append_slice(&block[..length])
+                .map_err(io::Error::other)?;
+        } else {
+            let _ = bytes.append_block(block, length);
+        }
+        Ok(bytes)
     }
 
     /// Frees ring and blocks.

@@ -20,6 +20,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evbuffer::BLOCK_LEN;
 use io_uring::squeue::Entry;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
@@ -27,6 +28,7 @@ use socket2::{SockAddr, Socket};
 
 use super::buffers::{Buffers, GROUP};
 use super::detect::{check, refused, setup};
+use super::receives::{Receiving, Way};
 use super::sends::Sends;
 use super::watches::{Ask, Watches};
 use crate::driver::{Completion, Done, Driver, Lane, Operation, Verb, Waker};
@@ -44,6 +46,9 @@ const DRY_PAUSE: Duration = Duration::from_millis(10);
 /// How long a driver that goes waits for what it has cancelled.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
+/// Reads of a lane of bulk in a row, so that it starves no other: 256 KiB.
+const BULK_READS: usize = 4;
+
 /// Calls that submit the rest of a queue before the loop goes on with what has completed.
 const SUBMIT_CALLS: u32 = 64;
 
@@ -53,16 +58,9 @@ const CONNECT: u64 = 3;
 const ACCEPT: u64 = 4;
 const WATCH: u64 = 5;
 const BELL: u64 = 6;
+const POLL: u64 = 7;
 /// What nobody waits for: cancellations.
 const FORGOTTEN: u64 = 0;
-
-/// A receive that is under way, or waits for a block.
-#[derive(Clone, Copy, Default)]
-struct Receiving {
-    socket: RawFd,
-    /// It was told to end: one that finds no block is not begun again.
-    cancelled: bool,
-}
 
 fn name(kind: u64, index: usize) -> u64 {
     kind << 56 | index as u64
@@ -84,6 +82,8 @@ pub(crate) struct Uring {
     receives: Vec<Receiving>,
     /// Receives that found no block.
     dry: Vec<Lane>,
+    /// The ring ran dry since it was last looked after.
+    ran_dry: bool,
     /// Operations under way that lend something to the kernel.
     under_way: usize,
     /// Answers that came up while something was being submitted.
@@ -145,6 +145,7 @@ impl Uring {
             quiet: Vec::new(),
             receives: Vec::new(),
             dry: Vec::new(),
+            ran_dry: false,
             under_way: 0,
             early: Vec::new(),
         };
@@ -181,17 +182,28 @@ impl Uring {
         self.early = early;
     }
 
-    fn receive(&mut self, lane: Lane, socket: RawFd) {
-        let entry = opcode::RecvMulti::new(Fd(socket), GROUP).build();
+    /// Begins to receive, the way that suits the lane.
+    fn receive(&mut self, lane: Lane, socket: RawFd, way: Way) {
         if self.receives.len() <= lane.index() {
             self.receives.resize(lane.index() + 1, Receiving::default());
         }
-        self.receives[lane.index()] = Receiving {
-            socket,
-            cancelled: false,
-        };
-        self.push(&entry.user_data(name(RECEIVE, lane.index())));
+        self.receives[lane.index()] = Receiving::begin(socket, way);
+        match way {
+            Way::Ring | Way::Leaving => self.receive_into_ring(lane.index()),
+            Way::Bulk => self.poll(lane.index()),
+        }
+    }
+
+    fn receive_into_ring(&mut self, index: usize) {
+        let entry = opcode::RecvMulti::new(Fd(self.receives[index].socket), GROUP).build();
+        self.push(&entry.user_data(name(RECEIVE, index)));
         self.under_way += 1;
+    }
+
+    fn poll(&mut self, index: usize) {
+        let readable = (libc::POLLIN | libc::POLLRDHUP) as u32;
+        let entry = opcode::PollAdd::new(Fd(self.receives[index].socket), readable).build();
+        self.push(&entry.user_data(name(POLL, index)));
     }
 
     fn ask(&mut self, ask: Ask) {
@@ -212,10 +224,14 @@ impl Uring {
         let Some(buffers) = &mut self.buffers else {
             return false;
         };
+        // Once, however many found it dry.
+        if mem::take(&mut self.ran_dry) {
+            buffers.grow();
+        }
         let any = buffers.is_full() || buffers.refill();
         if any && !self.dry.is_empty() {
             for lane in mem::take(&mut self.dry) {
-                self.receive(lane, self.receives[lane.index()].socket);
+                self.receive_into_ring(lane.index());
             }
         }
         any
@@ -257,6 +273,7 @@ impl Uring {
                         self.ask(ask);
                     }
                 }
+                POLL => self.read_bulk(index, result, told),
                 BELL if !cqueue::more(flags) => self.watch_bell(),
                 _ => {}
             }
@@ -280,19 +297,73 @@ impl Uring {
             }
             (None, _) | (_, None) => evbuffer::EvBuffer::new(),
         };
-        if result == -libc::ENOBUFS {
-            if let Some(buffers) = &mut self.buffers {
-                buffers.grow();
-            }
-            if self.receives[index].cancelled {
-                let cancelled = io::Error::from_raw_os_error(libc::ECANCELED);
-                return told(answer(index, true, Done::Received(Err(cancelled))));
-            }
-            self.dry.push(Lane::new(index));
-            return;
+        let receiving = &mut self.receives[index];
+        let cancelled = receiving.cancelled;
+        let leaves = receiving.way == Way::Leaving && last && !cancelled;
+        let nothing = result == -libc::ENOBUFS || (leaves && result == -libc::ECANCELED);
+        self.ran_dry |= result == -libc::ENOBUFS;
+        if nothing && cancelled {
+            return told(answer(index, true, Done::Received(Err(was_cancelled()))));
         }
-        let done = Done::Received(outcome(result).map(|_| bytes));
-        told(answer(index, last, done));
+        if result > 0 && receiving.should_change(result as usize) && !cancelled {
+            receiving.way = Way::Leaving;
+            if !last {
+                let cancel = CancelBuilder::user_data(name(RECEIVE, index));
+                let entry = opcode::AsyncCancel2::new(cancel).build();
+                self.push(&entry.user_data(name(FORGOTTEN, 0)));
+            }
+        }
+        let leaves = leaves && (nothing || result > 0);
+        if leaves {
+            self.receives[index].way = Way::Bulk;
+            self.poll(index);
+        } else if nothing {
+            self.dry.push(Lane::new(index));
+        }
+        if !nothing {
+            let done = Done::Received(outcome(result).map(|_| bytes));
+            told(answer(index, last && !leaves, done));
+        }
+    }
+
+    /// Reads what a lane of bulk has, within a turn's bound, and has it polled again.
+    fn read_bulk(&mut self, index: usize, result: i32, told: &mut dyn FnMut(Completion)) {
+        let end = |told: &mut dyn FnMut(Completion), result| {
+            told(answer(index, true, Done::Received(result)));
+        };
+        if self.receives[index].cancelled {
+            return end(told, Err(was_cancelled()));
+        }
+        if let Err(error) = outcome(result) {
+            return end(told, Err(error));
+        }
+        let mut changes = false;
+        for _ in 0..BULK_READS {
+            let Some(buffers) = &mut self.buffers else {
+                break;
+            };
+            match buffers.read(self.receives[index].socket) {
+                Ok(bytes) if bytes.is_empty() => return end(told, Ok(bytes)),
+                Ok(bytes) => {
+                    let length = bytes.len();
+                    changes |= self.receives[index].should_change(length);
+                    told(answer(index, false, Done::Received(Ok(bytes))));
+                    // The rest, and an end behind it, is found by the next poll.
+                    if length < BLOCK_LEN {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => break,
+                Err(error) => return end(told, Err(error)),
+            }
+        }
+        if changes {
+            self.receives[index].way = Way::Ring;
+            self.receive_into_ring(index);
+        } else {
+            self.poll(index);
+        }
     }
 
     fn sent(&mut self, index: usize, result: i32, flags: u32, told: &mut dyn FnMut(Completion)) {
@@ -402,6 +473,11 @@ fn outcome(result: i32) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
 }
 
+/// What an operation ends with that was told to end.
+fn was_cancelled() -> io::Error {
+    io::Error::from_raw_os_error(libc::ECANCELED)
+}
+
 fn answer(index: usize, last: bool, done: Done) -> Completion {
     Completion {
         lane: Lane::new(index),
@@ -413,7 +489,7 @@ fn answer(index: usize, last: bool, done: Done) -> Completion {
 impl Driver for Uring {
     fn submit(&mut self, operation: Operation) {
         match operation {
-            Operation::Receive { lane, socket } => self.receive(lane, socket),
+            Operation::Receive { lane, socket } => self.receive(lane, socket, Way::Ring),
             Operation::Send {
                 lane,
                 socket,
@@ -544,12 +620,16 @@ impl Uring {
             let before = self.dry.len();
             self.dry.retain(|dry| *dry != lane);
             if self.dry.len() < before {
-                let cancelled = io::Error::from_raw_os_error(libc::ECANCELED);
-                self.early
-                    .push(answer(lane.index(), true, Done::Received(Err(cancelled))));
+                let done = Done::Received(Err(was_cancelled()));
+                self.early.push(answer(lane.index(), true, done));
                 return;
             }
         }
+        let bulk = |one: &Receiving| one.way == Way::Bulk;
+        let kind = match kind {
+            RECEIVE if self.receives.get(lane.index()).is_some_and(bulk) => POLL,
+            kind => kind,
+        };
         let cancel = CancelBuilder::user_data(name(kind, lane.index()));
         let entry = opcode::AsyncCancel2::new(cancel).build();
         self.push(&entry.user_data(name(FORGOTTEN, 0)));
