@@ -18,8 +18,7 @@ use std::thread;
 
 use bufferevent::evbuffer::EvBuffer;
 use bufferevent::{
-    Bev, Builder, Deadline, Direction, Event, EventLoop, Handler, Interest, LoopHandle, Pressure,
-    READ,
+    Bev, Deadline, Direction, Event, EventLoop, Handler, Interest, LoopHandle, Pressure, READ,
 };
 
 use crate::cli::{CatOptions, Common};
@@ -79,10 +78,7 @@ pub(crate) fn run(
     });
     let unreachable = |error: bufferevent::Error| cat.unreachable(&error);
     let bev = names
-        .connect(
-            Builder::new(events).nodelay(true),
-            &options.connect.endpoint,
-        )
+        .connect(events, &options.connect.endpoint)
         .and_then(|transport| stack.put_on(&transport, None))
         .map_err(unreachable)?;
     let mark = options.buffer.get();

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use bufferevent::evbuffer::EvBuffer;
 use bufferevent::{
-    Address, Bev, Builder, Calls, Event, EventLoop, Handler, Interest, LoopHandle, Pressure, READ,
+    Address, Bev, Calls, Event, EventLoop, Handler, Interest, LoopHandle, Pressure, READ,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -34,6 +34,7 @@ use crate::gate::Gate;
 use crate::layers::{self, Stack};
 use crate::limits::Limits;
 use crate::meter::Meter;
+use crate::names::Names;
 use crate::output;
 use crate::relay::{Prepared, Relay};
 use crate::stats::{Bytes, Counter, Totals, per_second};
@@ -275,9 +276,11 @@ pub(crate) fn run(
     });
     let bar = progress(options.bytes);
     show(&run, &bar);
+    let names = common.resolver.on(events)?;
+    let at_entry = at(entry.local_addr())?.endpoint;
     let began = Instant::now();
     for number in 0..options.connections.get() {
-        connect(&run, entry.local_addr(), number, options)
+        connect(&run, (&names, &at_entry), number, options)
             .map_err(Failure::during("connecting"))?;
     }
     events
@@ -327,7 +330,7 @@ fn at(address: &Address) -> Result<Place, Failure> {
 /// Starts a client with its share of the bytes.
 fn connect(
     run: &Arc<Run>,
-    address: &Address,
+    (names, entry): (&Names, &Endpoint),
     number: usize,
     options: &DemoOptions,
 ) -> Result<(), bufferevent::Error> {
@@ -344,10 +347,8 @@ fn connect(
         received: EvBuffer::new(),
     };
     let mark = options.buffer.get();
-    let bev = Builder::new(&run.events)
-        .nodelay(true)
-        .handler(client)
-        .connect(address)?;
+    let bev = names.connect(&run.events, entry)?;
+    bev.set_handler(client)?;
     bev.set_read_watermark(0, mark)?;
     // Refilled when half is out, so that the socket always has something to send.
     bev.set_write_watermark(mark / 2, mark)?;

@@ -6,15 +6,14 @@
 
 use std::time::Duration;
 
-use bufferevent::{
-    Bev, Error, Event, EventLoop, Handler, Interest, Listener, LoopHandle, Pressure, READ,
-};
+use bufferevent::{Bev, Error, Event, EventLoop, Handler, Interest, LoopHandle, Pressure, READ};
 
 use crate::address::{Place, Written};
 use crate::cli::{Common, EchoOptions};
 use crate::exit::{Code, Failure};
 use crate::layers::Stack;
-use crate::{BACKLOG, output, signals};
+use crate::sockets::{self, Listening};
+use crate::{output, signals};
 
 /// How long the layers on a connection may take to shake hands.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -83,9 +82,9 @@ pub(crate) fn listen(
     place: &Place,
     stack: Stack,
     mark: usize,
-    mut serve: impl FnMut(&Bev) -> Result<(), Error> + Send + 'static,
-) -> Result<Listener, Failure> {
-    let accept = move |transport: Bev, _peer| {
+    serve: impl Fn(&Bev) -> Result<(), Error> + Send + Sync + 'static,
+) -> Result<Listening, Failure> {
+    let accept = move |_index, transport: Bev, _peer| {
         let bev = stack.put_on(&transport, None)?;
         if !stack.is_empty() {
             bev.set_connect_timeout(Some(HANDSHAKE))?;
@@ -95,18 +94,13 @@ pub(crate) fn listen(
         serve(&bev)?;
         bev.enable(READ)
     };
-    Listener::builder(events)
-        .backlog(BACKLOG)
-        .nodelay(true)
-        .replace_stale(true)
-        .bind(place.endpoint.resolve()?, accept)
-        .map_err(|error| {
-            Failure::because(
-                Code::Unreachable,
-                format_args!("cannot listen on {place}"),
-                &error,
-            )
-        })
+    let from = sockets::From::Address(place.endpoint.resolve()?);
+    let mut listeners =
+        sockets::listen_each((events, &[]), from, true, accept).map_err(|error| {
+            let what = format_args!("cannot listen on {place}");
+            Failure::because(Code::Unreachable, what, &error)
+        })?;
+    Ok(listeners.pop().expect("one loop has one listener"))
 }
 
 /// Runs `bev echo` until a signal comes.

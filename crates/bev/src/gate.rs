@@ -18,8 +18,9 @@ use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bufferevent::{Listener, LoopHandle};
+use bufferevent::LoopHandle;
 
+use crate::sockets::Listening;
 use crate::worker::Worker;
 
 /// Names a route for as long as the program runs.
@@ -44,7 +45,7 @@ struct State {
 /// One route's way in.
 struct Entrance {
     /// None before they are made, and after the route was closed.
-    listeners: Vec<Listener>,
+    listeners: Vec<Listening>,
     /// What the listeners were told last.
     accepting: bool,
     is_closed: bool,
@@ -110,7 +111,7 @@ impl Gate {
     }
 
     /// A route's listeners are here, and were told to accept nobody yet.
-    pub(crate) fn serve(&self, route: RouteId, listeners: Vec<Listener>) {
+    pub(crate) fn serve(&self, route: RouteId, listeners: Vec<Listening>) {
         let mut state = self.state();
         if let Some(entrance) = state.routes.get_mut(&route) {
             entrance.listeners = listeners;
@@ -277,9 +278,9 @@ impl State {
             if accept != entrance.accepting {
                 entrance.accepting = accept;
                 let tell = if accept {
-                    Listener::enable
+                    Listening::enable
                 } else {
-                    Listener::disable
+                    Listening::disable
                 };
                 entrance.listeners.iter().for_each(tell);
             }
@@ -311,7 +312,7 @@ impl State {
 
 impl Entrance {
     /// No more connections. Gives what is to be dropped, and who is to be told, when the lock is released.
-    fn close(&mut self) -> (Vec<Listener>, Vec<Arc<Worker>>) {
+    fn close(&mut self) -> (Vec<Listening>, Vec<Arc<Worker>>) {
         self.is_closed = true;
         let listeners = std::mem::take(&mut self.listeners);
         (listeners, std::mem::take(&mut self.waiting))

@@ -25,6 +25,7 @@ mod relay;
 mod service;
 mod session;
 mod signals;
+mod sockets;
 mod stats;
 mod systemd;
 mod worker;
@@ -100,11 +101,7 @@ fn start_log(common: &Common) -> Result<Spool, Failure> {
 
 /// How loops are made.
 fn loops(common: &Common) -> evreactor::Builder {
-    let builder = EventLoop::builder();
-    match &common.backend {
-        Some(name) => builder.backend(name),
-        None => builder,
-    }
+    sockets::loops(common.backend.as_deref())
 }
 
 fn event_loop(common: &Common) -> Result<EventLoop, Failure> {

@@ -8,10 +8,11 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use bufferevent::{Bev, Builder, Dns, Error, Family, Kind, LoopHandle, Resolve, Static, System};
+use bufferevent::{Bev, Dns, Error, LoopHandle, Resolve, Static, System};
 
 use crate::address::Endpoint;
 use crate::exit::{Code, Failure};
+use crate::sockets;
 
 /// What `--resolver` chooses.
 #[derive(Clone, Debug)]
@@ -72,16 +73,8 @@ pub(crate) struct Names(Arc<dyn Resolve>);
 
 impl Names {
     /// Begins to connect to `endpoint`.
-    pub(crate) fn connect(&self, builder: Builder<'_>, endpoint: &Endpoint) -> Result<Bev, Error> {
-        match endpoint {
-            Endpoint::Tcp(address) => builder.connect(*address),
-            Endpoint::Unix(path) => builder.connect(path.clone()),
-            Endpoint::Name { host, port } => {
-                builder.connect_hostname(&self.0, Family::Any, host, *port)
-            }
-            // Addresses to connect to have none.
-            Endpoint::Given(_) => Err(Error::new(Kind::Unsupported, "socket", "connect")),
-        }
+    pub(crate) fn connect(&self, events: &LoopHandle, endpoint: &Endpoint) -> Result<Bev, Error> {
+        sockets::connect(events, endpoint, &*self.0)
     }
 }
 

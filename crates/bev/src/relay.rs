@@ -9,9 +9,8 @@
 
 use std::sync::Arc;
 
-use bufferevent::{Address, Listener, LoopHandle};
+use bufferevent::{Address, LoopHandle};
 
-use crate::BACKLOG;
 use crate::address::{Endpoint, Place, Written};
 use crate::config::Route;
 use crate::exit::{Code, Failure};
@@ -20,6 +19,7 @@ use crate::layers::Stack;
 use crate::limits::Limits;
 use crate::meter::LayerTotals;
 use crate::names::Choice;
+use crate::sockets::{self, Listening};
 use crate::stats::{RouteTotals, Totals};
 use crate::systemd::Given;
 use crate::worker::{Plan, Shared, Worker};
@@ -81,7 +81,7 @@ pub(crate) struct Relay {
 /// A route that listens and accepts nobody yet.
 pub(crate) struct Bound {
     relay: Relay,
-    listeners: Vec<Listener>,
+    listeners: Vec<Listening>,
     limit: Option<std::num::NonZeroU64>,
 }
 
@@ -234,7 +234,7 @@ fn listen(
     others: &[LoopHandle],
     given: &Given,
     workers: &[Arc<Worker>],
-) -> Result<Vec<Listener>, Failure> {
+) -> Result<Vec<Listening>, Failure> {
     let Prepared {
         listen, upstream, ..
     } = prepared;
@@ -243,29 +243,25 @@ fn listen(
         let worker: &Arc<Worker> = &accepting[index];
         worker.accept(bev, peer)
     };
-    let builder = Listener::builder(first)
-        .backlog(BACKLOG)
-        .nodelay(true)
-        .replace_stale(true)
-        .enabled(false);
+    let listen_each = |from| sockets::listen_each((first, others), from, false, accept);
     let listeners = match &listen.endpoint {
         Endpoint::Given(name) => {
             let socket = given.socket(name)?;
-            let listener = builder.listen_each(others, socket, accept);
-            if let Ok(listener) = &listener
+            let listeners = listen_each(sockets::From::Given(socket));
+            if let Ok([listener, ..]) = listeners.as_deref()
                 && let Ok(at) = listener.local_addr()
                 && leads_back(&at, upstream)
             {
                 return Err(to_itself(listen));
             }
-            listener.map(|listener| vec![listener])
+            listeners
         }
         endpoint => {
             let at = endpoint.resolve()?;
             if leads_back(&at, upstream) {
                 return Err(to_itself(listen));
             }
-            builder.bind_each(others, at, accept)
+            listen_each(sockets::From::Address(at))
         }
     };
     listeners.map_err(|error| {

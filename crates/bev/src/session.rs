@@ -23,13 +23,13 @@ use std::time::{Duration, Instant};
 
 use bufferevent::filter::proxy::{Header, Version};
 use bufferevent::{
-    Address, Bev, Builder, Deadline, Direction, Error, Event, Handler, Interest, Pressure, READ,
-    SocketExt as _,
+    Address, Bev, Deadline, Direction, Error, Event, Handler, Interest, Pressure, READ,
 };
 
 use crate::access::{LayerBytes, Record};
 use crate::address::Written;
 use crate::exit::Chain;
+use crate::sockets;
 use crate::worker::{Plan, Worker};
 
 /// How long what came from a broken side may take to be delivered to the other.
@@ -197,11 +197,10 @@ fn meet(session: &Arc<Session>, client: &Bev) -> Result<(), Error> {
     let header = above
         .proxy_version()
         .map(|version| session.header(version, client));
-    let builder = Builder::new(&session.worker.events).nodelay(true);
     let connected = session
         .worker
         .names
-        .connect(builder, to)
+        .connect(&session.worker.events, to)
         .and_then(|transport| above.put_on(&transport, header.as_ref()));
     let upstream = match connected {
         Ok(upstream) => upstream,
@@ -238,7 +237,7 @@ impl Session {
     /// What the upstream is told of the client.
     fn header(&self, version: Version, client: &Bev) -> Header {
         let told = self.plan.below.proxy_header(client);
-        let own = match (&self.peer, client.local_addr()) {
+        let own = match (&self.peer, sockets::local_addr(client)) {
             (Address::Tcp(source), Ok(Address::Tcp(destination))) => Some((*source, destination)),
             _ => None,
         };

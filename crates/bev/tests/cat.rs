@@ -15,7 +15,7 @@ use support::{BACKENDS, Service, bev, data, finish, receive_all, send_all};
 
 #[test]
 fn a_file_goes_through_and_comes_back() {
-    for backend in BACKENDS {
+    for &backend in BACKENDS {
         let echo = Service::start(&["echo", "tcp:127.0.0.1:0", "--backend", backend]);
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("input");

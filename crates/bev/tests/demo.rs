@@ -7,7 +7,7 @@ use support::{BACKENDS, run};
 #[test]
 fn every_byte_comes_back_and_is_counted() {
     const BYTES: u64 = (4 << 20) + 3; // Not the same share for each connection.
-    for backend in BACKENDS {
+    for &backend in BACKENDS {
         let bytes = BYTES.to_string();
         let ended = run(&["demo", "--bytes", &bytes, "--json", "--backend", backend]);
         assert_eq!((ended.code, ended.stderr), (Some(0), vec![]));
@@ -39,8 +39,13 @@ fn every_byte_comes_back_and_is_counted() {
         assert_eq!(of(1, "down", "made"), of(0, "down", "taken"));
         assert_eq!(of(2, "up", "made"), of(3, "up", "taken"));
         assert!(of(1, "down", "made") < BYTES * 3 / 4, "half of it is text");
-        // Two calls per byte's hop at least: that many cannot be avoided with blocks of 64 KiB.
         let calls = &said["system_calls"];
+        if backend == "uring" {
+            // The kernel does both by itself.
+            assert_eq!(calls["sends"], 0);
+            continue;
+        }
+        // Two calls per byte's hop at least: that many cannot be avoided with blocks of 64 KiB.
         assert!(calls["receives"].as_u64().expect("a number") >= 4 * BYTES / 65_536);
         assert!(calls["sends"].as_u64().expect("a number") > 0);
     }

@@ -24,7 +24,7 @@ fn relay_with_client(log: &str, arguments: &[&str]) -> (Service, Service, TcpStr
 #[test]
 fn a_signal_lets_connections_end_and_takes_no_new_ones() {
     bufferevent_testkit::fault!(F98);
-    for backend in BACKENDS {
+    for &backend in BACKENDS {
         for signal in ["TERM", "INT"] {
             let (_echo, relay, mut client) =
                 relay_with_client("info", &["--drain", "60", "--backend", backend]);

@@ -13,7 +13,7 @@ use support::{BACKENDS, Service, data, receive_all, send_all, write_until_stalle
 
 #[test]
 fn what_goes_in_comes_back_in_order_and_then_the_end() {
-    for backend in BACKENDS {
+    for &backend in BACKENDS {
         let echo = Service::start(&["echo", "listen:tcp:127.0.0.1:0", "--backend", backend]);
         let stream = echo.connect();
         let bytes = data(1, 4 << 20);

@@ -58,7 +58,7 @@ fn tool(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
 #[test]
 fn a_tunnel_of_two_relays_carries_every_byte_and_the_ends() {
     let folder = certificates(&[]);
-    for backend in BACKENDS {
+    for &backend in BACKENDS {
         for layers in ["+tls", "+zlib", "+tls+zlib", "+zlib,format=gzip+tls"] {
             let both = |tls: &str| layers.replace("+tls", tls);
             let echo = Service::start(&["echo", "tcp:127.0.0.1:0"]);

@@ -48,7 +48,7 @@ fn assert_sums(stats: &Value) {
 
 #[test]
 fn connections_spread_over_the_workers_and_the_numbers_add_up() {
-    for backend in BACKENDS {
+    for &backend in BACKENDS {
         let (_echo, mut relay) = relay_to_echo(backend, &[]);
         let mut clients: Vec<_> = (0..MANY).map(|_| relay.connect()).collect();
         for (seed, client) in clients.iter_mut().enumerate() {
@@ -76,7 +76,7 @@ fn connections_spread_over_the_workers_and_the_numbers_add_up() {
 #[test]
 fn all_workers_at_once_carry_all_bytes() {
     const CLIENTS: u64 = 16;
-    for backend in BACKENDS {
+    for &backend in BACKENDS {
         let (_echo, relay) = relay_to_echo(backend, &[]);
         let clients = (0..CLIENTS).map(|seed| {
             let client = relay.connect();
@@ -102,7 +102,7 @@ fn all_workers_at_once_carry_all_bytes() {
 
 #[test]
 fn connections_to_a_path_are_handed_out_in_turn() {
-    for backend in BACKENDS {
+    for &backend in BACKENDS {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("front");
         let echo = Service::start(&["echo", "tcp:127.0.0.1:0"]);
@@ -199,7 +199,7 @@ fn limited(backend: &str, listen: &str, limit: usize, clients: usize) {
 
 #[test]
 fn the_limit_is_for_all_workers_together() {
-    for backend in BACKENDS {
+    for &backend in BACKENDS {
         limited(backend, "tcp:127.0.0.1:0", 3, 24);
         limited(backend, "tcp:127.0.0.1:0", 1, 8);
         limited(backend, "unix:FOLDER/front", 3, 24);
@@ -208,7 +208,7 @@ fn the_limit_is_for_all_workers_together() {
 
 #[test]
 fn a_signal_reaches_every_worker_and_connections_may_end() {
-    for backend in BACKENDS {
+    for &backend in BACKENDS {
         let (_echo, mut relay) = relay_to_echo(backend, &["--drain", "60", "--log", "info"]);
         let mut clients: Vec<_> = (0..MANY).map(|_| relay.connect()).collect();
         for client in &mut clients {
@@ -234,7 +234,7 @@ fn a_signal_reaches_every_worker_and_connections_may_end() {
 
 #[test]
 fn a_second_signal_and_the_deadline_cut_the_connections_of_all_workers() {
-    for backend in BACKENDS {
+    for &backend in BACKENDS {
         for (drain, signals) in [("3600", 2), ("0.1", 1)] {
             let (_echo, relay) = relay_to_echo(backend, &["--drain", drain, "--log", "info"]);
             let mut clients: Vec<_> = (0..MANY).map(|_| relay.connect()).collect();
@@ -290,7 +290,7 @@ fn a_port_that_other_workers_listen_on_is_refused() {
 
 #[test]
 fn what_passed_the_layers_adds_up_too() {
-    for backend in BACKENDS {
+    for &backend in BACKENDS {
         let echo = Service::start(&["echo", "tcp:127.0.0.1:0+zlib"]);
         let connect = format!("{}+zlib", echo.address);
         let common = ["relay", "tcp:127.0.0.1:0", &connect, "--backend", backend];

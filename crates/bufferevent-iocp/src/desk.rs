@@ -33,7 +33,7 @@ pub(crate) const READ_AHEAD: usize = 64 * 1024;
 
 /// Bytes of one socket that may arrive within a turn, before its bufferevent could look: what a fast peer sends meanwhile. To
 /// stop and start again for each block of a bulk transfer would cost more than it saves.
-const BURST: usize = 512 * 1024;
+const BURST: usize = 128 * 1024;
 
 /// Bytes of one socket that are handed over at a time. As many as a bufferevent moves per turn: more would only hide the
 /// output from its marks and timeouts.

@@ -72,6 +72,7 @@ pub use fake::{Fake, PIPE};
 pub use listener::{Accepted, Listener, ListenerBuilder};
 pub use port::{Port, register_driver};
 pub use socket::Socket;
+pub use socket2::SockAddr;
 #[cfg(target_os = "linux")]
 pub use system::RingOptions;
 pub use system::{BACKEND, BACKEND_FAKE, available, builder, register, register_fake};

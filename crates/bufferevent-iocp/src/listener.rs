@@ -13,6 +13,7 @@
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bufferevent_core::{Bev, Error, Options};
@@ -80,6 +81,9 @@ struct Inner {
     priority: Priority,
     nodelay: bool,
     me: Weak<Inner>,
+    unlink: Option<PathBuf>,
+    /// It bound the socket itself: nobody else has it.
+    own: bool,
 }
 
 /// Accepts connections until it is dropped.
@@ -98,6 +102,8 @@ pub struct ListenerBuilder<'a> {
     priority: Priority,
     nodelay: bool,
     backlog: i32,
+    replace_stale: bool,
+    enabled: bool,
 }
 
 impl ListenerBuilder<'_> {
@@ -125,6 +131,18 @@ impl ListenerBuilder<'_> {
         self
     }
 
+    /// Takes over a Unix-domain path that nobody listens on any more, and removes the path when the listener goes.
+    pub fn replace_stale(mut self, replace_stale: bool) -> Self {
+        self.replace_stale = replace_stale;
+        self
+    }
+
+    /// Whether it accepts from the start; `true` by default. See [`Listener::enable`].
+    pub fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = enabled;
+        self
+    }
+
     /// Binds, listens, and has `accept` called with each connection and its peer's address.
     ///
     /// # Errors
@@ -135,17 +153,31 @@ impl ListenerBuilder<'_> {
         address: impl Into<SockAddr>,
         accept: impl FnMut(Bev, SockAddr) -> R + Send + 'static,
     ) -> Result<Listener, Error> {
+        let (socket, unlink) = self.bound(address.into())?;
+        self.start(socket, when_accepted(accept), unlink, true)
+    }
+
+    /// A socket that listens, and the path that goes with it.
+    fn bound(&self, address: SockAddr) -> Result<(Socket, Option<PathBuf>), Error> {
         let system = |operation| move |source| Error::io(NAME, operation, source);
-        let address = address.into();
         let socket = Socket::new(address.domain(), Type::STREAM, None).map_err(system("socket"))?;
         if !address.is_unix() && cfg!(unix) {
             socket
                 .set_reuse_address(true)
                 .map_err(system("reuse_address"))?;
         }
-        socket.bind(&address).map_err(system("bind"))?;
+        let path = path_of(&address).filter(|_| self.replace_stale);
+        let mut bound = socket.bind(&address);
+        if let (Err(error), Some(path)) = (&bound, &path)
+            && error.kind() == io::ErrorKind::AddrInUse
+            && is_stale(path, &address)
+        {
+            std::fs::remove_file(path).map_err(system("remove"))?;
+            bound = socket.bind(&address);
+        }
+        bound.map_err(system("bind"))?;
         socket.listen(self.backlog).map_err(system("listen"))?;
-        self.listen(socket, accept)
+        Ok((socket, path))
     }
 
     /// Accepts from a socket that listens already.
@@ -155,11 +187,20 @@ impl ListenerBuilder<'_> {
     pub fn listen<R: Accepted>(
         self,
         socket: impl Into<Socket>,
-        mut accept: impl FnMut(Bev, SockAddr) -> R + Send + 'static,
+        accept: impl FnMut(Bev, SockAddr) -> R + Send + 'static,
+    ) -> Result<Listener, Error> {
+        self.start(socket.into(), when_accepted(accept), None, false)
+    }
+
+    fn start(
+        self,
+        socket: Socket,
+        on_accept: OnAccept,
+        unlink: Option<PathBuf>,
+        own: bool,
     ) -> Result<Listener, Error> {
         let system = |source| Error::io(NAME, "listen", source);
         let port = port_of(self.events, "listen")?;
-        let on_accept: OnAccept = Box::new(move |bev, peer| accept(bev, peer).failure());
         // The target is told under a token, which the lane needs: it is made with a lane of its own then.
         let mut made = Err(crate::desk::closed());
         let inner = Arc::new_cyclic(|me: &Weak<Inner>| {
@@ -169,7 +210,7 @@ impl ListenerBuilder<'_> {
                 .attach(self.priority, target, 0)
                 .and_then(|registration| {
                     let token = registration.token();
-                    let lane = port.desk(|desk| desk.open(Some(socket.into()), token))?;
+                    let lane = port.desk(|desk| desk.open(Some(socket), token))?;
                     Ok((registration, lane))
                 });
             Inner {
@@ -177,7 +218,7 @@ impl ListenerBuilder<'_> {
                     registration: None,
                     on_accept: Some(on_accept),
                     on_error: None,
-                    enabled: true,
+                    enabled: self.enabled,
                     pause: None,
                     timer: None,
                     scheduled: false,
@@ -190,13 +231,45 @@ impl ListenerBuilder<'_> {
                 priority: self.priority,
                 nodelay: self.nodelay,
                 me: me.clone(),
+                unlink,
+                own,
             }
         });
         let (registration, lane) = made.map_err(system)?;
         inner.state.lock().registration = Some(registration);
-        inner.port.desk(|desk| desk.accept(lane));
+        if self.enabled {
+            inner.port.desk_from_anywhere(|desk| desk.accept(lane));
+        }
         Ok(Listener { inner })
     }
+}
+
+fn when_accepted<R: Accepted>(
+    mut accept: impl FnMut(Bev, SockAddr) -> R + Send + 'static,
+) -> OnAccept {
+    Box::new(move |bev, peer| accept(bev, peer).failure())
+}
+
+/// The path of a Unix-domain address.
+fn path_of(address: &SockAddr) -> Option<PathBuf> {
+    #[cfg(unix)]
+    return address.as_pathname().map(std::path::Path::to_path_buf);
+    // Elsewhere a path is not told.
+    #[cfg(not(unix))]
+    return Some(address).and(None);
+}
+
+/// Whether a path is a socket's that nobody listens on any more.
+fn is_stale(path: &std::path::Path, address: &SockAddr) -> bool {
+    #[cfg(unix)]
+    if !std::fs::symlink_metadata(path)
+        .is_ok_and(|file| std::os::unix::fs::FileTypeExt::is_socket(&file.file_type()))
+    {
+        return false;
+    }
+    Socket::new(address.domain(), Type::STREAM, None)
+        .and_then(|probe| probe.connect(address))
+        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 impl Listener {
@@ -208,6 +281,8 @@ impl Listener {
             priority: Priority::default(),
             nodelay: false,
             backlog: BACKLOG,
+            replace_stale: false,
+            enabled: true,
         }
     }
 
@@ -278,10 +353,24 @@ impl Drop for Listener {
         if let Some(timer) = timer {
             self.inner.events.disarm(timer);
         }
+        let lane = self.inner.lane;
+        // The system has the socket until its accept is over. Where a listening socket has no such end, it is closed then.
+        if self.inner.own {
+            self.inner.port.desk(|desk| {
+                if let Some(socket) = desk.socket(lane) {
+                    let _ = socket.shutdown(std::net::Shutdown::Read);
+                }
+            });
+        }
         self.inner
             .port
-            .detach(&self.inner.events, self.inner.lane, Verb::Accept);
+            .detach(&self.inner.events, lane, Verb::Accept);
         drop((registration, callbacks));
+        if let Some(path) = &self.inner.unlink
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::debug!(%error, path = %path.display(), "the path of a listener is gone already");
+        }
     }
 }
 

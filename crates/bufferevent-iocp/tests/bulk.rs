@@ -8,7 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
-use bufferevent_core::{Options, READ, on_read};
+use bufferevent_core::{Bev, Options, READ, on_read};
 use bufferevent_iocp::{BACKEND, Builder};
 use bufferevent_testkit::{Log, Told, fault, record};
 use common::{PATIENCE, bytes, system, turns, until};
@@ -63,6 +63,13 @@ fn bulk_and_messages_by_turns_arrive_whole_and_in_order() {
     });
 }
 
+/// Takes what is there by now; what it makes room for comes later.
+fn take(bev: &Bev, taken: &mut Vec<u8>) {
+    let mut piece = vec![0; bev.input().len()];
+    let count = bev.read(&mut piece).unwrap();
+    taken.extend_from_slice(&piece[..count]);
+}
+
 #[test]
 fn bulk_stops_at_the_mark_and_goes_on_when_there_is_room() {
     record::within("completion", BACKEND, || {
@@ -81,12 +88,11 @@ fn bulk_stops_at_the_mark_and_goes_on_when_there_is_room() {
                 mark += 1;
                 let high = if mark % 2 == 1 { 10_000 } else { 0 };
                 bev.set_read_watermark(0, high).unwrap();
+                take(&bev, &mut taken);
                 turns(&events, 30);
-                assert!(high == 0 || bev.input().len() <= 1_000_000);
+                assert!(high == 0 || bev.input().len() <= high);
             }
-            let mut piece = vec![0; 200_000];
-            let count = bev.read(&mut piece).unwrap();
-            taken.extend_from_slice(&piece[..count]);
+            take(&bev, &mut taken);
             taken.len() == data.len()
         });
         assert!(taken == data);

@@ -48,7 +48,7 @@ pub use address::{Address, IntoAddress};
 pub use builder::Builder;
 pub use calls::Calls;
 pub use ext::{Parts, SocketExt};
-pub use listener::{Accepted, Listener, ListenerBuilder, Sharing};
+pub use listener::{Accepted, Listener, ListenerBuilder, Make, Sharing};
 pub use socket::Socket;
 
 /// The type's name in errors.

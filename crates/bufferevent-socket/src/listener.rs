@@ -20,6 +20,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(unix)]
+use std::os::fd::OwnedFd as OwnedSource;
+#[cfg(windows)]
+use std::os::windows::io::OwnedSocket as OwnedSource;
+
 use bufferevent_core::{Bev, Error, Options};
 use evreactor::{
     Interest, LoopHandle, Moment, Phase, Priority, Ready, Registration, Target, TimerKey,
@@ -95,6 +100,8 @@ struct Inner {
     spread: Option<Spread>,
     me: Weak<Inner>,
     unlink: Option<PathBuf>,
+    /// Nobody else has the socket, unless the system does.
+    own: bool,
 }
 
 /// What every accepted bufferevent is made with.
@@ -104,12 +111,19 @@ struct Terms {
     priority: Priority,
     nodelay: bool,
     keepalive: Option<Duration>,
+    make: Option<Make>,
 }
+
+/// Makes a bufferevent of an accepted socket, on the loop that it is to live on. See [`ListenerBuilder::made_by`].
+pub type Make = fn(&LoopHandle, Options, OwnedSource) -> Result<Bev, Error>;
 
 impl Terms {
     fn make(&self, events: &LoopHandle, socket: Socket) -> Result<Bev, Error> {
         if let Some(idle) = self.keepalive {
             keep_alive(&socket, idle).map_err(|source| Error::io(NAME, "keepalive", source))?;
+        }
+        if let Some(make) = self.make {
+            return make(events, self.options, socket.into());
         }
         Builder::new(events)
             .options(self.options)
@@ -172,6 +186,8 @@ pub struct ListenerBuilder<'a> {
     sharing: Sharing,
     replace_stale: bool,
     enabled: bool,
+    /// It bound the socket itself.
+    own: bool,
 }
 
 impl<'a> ListenerBuilder<'a> {
@@ -196,6 +212,13 @@ impl<'a> ListenerBuilder<'a> {
     /// Sets TCP_NODELAY on what is accepted.
     pub fn nodelay(mut self, nodelay: bool) -> Self {
         self.terms.nodelay = nodelay;
+        self
+    }
+
+    /// Has the bufferevents made by `make`, not by this crate: on a backend that completes operations, say, which can watch the listening
+    /// socket, and has a better way to receive. What is set on the socket itself (`nodelay`) is left to `make`.
+    pub fn made_by(mut self, make: Make) -> Self {
+        self.terms.make = Some(make);
         self
     }
 
@@ -264,10 +287,11 @@ impl<'a> ListenerBuilder<'a> {
     /// no address.
     #[doc(alias = "evconnlistener_new_bind")]
     pub fn bind<R: Accepted>(
-        self,
+        mut self,
         address: impl IntoAddress,
         mut accept: impl FnMut(Bev, Address) -> R + Send + 'static,
     ) -> Result<Listener, Error> {
+        self.own = true;
         let address = address.into_address()?;
         let socket = self.bound(&address, self.reuse_port)?;
         self.listening(&socket)?;
@@ -372,6 +396,7 @@ impl<'a> ListenerBuilder<'a> {
             spread,
             me: me.clone(),
             unlink,
+            own: self.own,
         });
         let registration = self
             .events
@@ -450,6 +475,7 @@ impl Listener {
                 priority: Priority::default(),
                 nodelay: false,
                 keepalive: None,
+                make: None,
             },
             backlog: BACKLOG,
             accepts_per_turn: ACCEPTS_PER_TURN,
@@ -460,6 +486,7 @@ impl Listener {
             sharing: Sharing::Queues,
             replace_stale: false,
             enabled: true,
+            own: false,
         }
     }
 
@@ -529,6 +556,10 @@ impl Drop for Listener {
             self.inner.events.disarm(timer);
         }
         drop((registration, callbacks));
+        // A backend that completes operations has the socket for a turn longer. Where a listening socket has no such end, it is closed.
+        if self.inner.own {
+            let _ = self.inner.socket.shutdown(std::net::Shutdown::Read);
+        }
         if let Some(spread) = &self.inner.spread {
             spread.close();
         }

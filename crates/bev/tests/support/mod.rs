@@ -16,7 +16,11 @@ use std::time::{Duration, Instant};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The backends that every relay test runs on.
-pub(crate) const BACKENDS: [&str; 2] = ["mio", "polling"];
+pub(crate) const BACKENDS: &[&str] = if cfg!(target_os = "linux") {
+    &["mio", "polling", "uring"]
+} else {
+    &["mio", "polling"]
+};
 
 /// The program, not yet started.
 pub(crate) fn bev(arguments: &[&str]) -> Command {

@@ -3,9 +3,11 @@
 //! # Invariants
 //! - The block of an entry that the kernel has belongs to the kernel: it is out of reach of safe code, as a pointer, from
 //!   [`Buffers::offer`] until the completion that names it.
-//! - A block of which more than [`SMALL`] bytes are used becomes a segment without a copy, and another from the pool takes its place; fewer bytes
-//!   are copied out, and the block goes back at once. So who holds received bytes for long never holds up the ring.
-//! - There are [`FIRST_BLOCKS`] blocks at first, twice as many each time that they did not suffice, and [`MOST_BLOCKS`] at most.
+//! - A block of which [`WORTH_IT`] bytes or more are used becomes a segment without a copy, and another from the pool takes its place; fewer bytes
+//!   are copied out, and the block goes back at once. So who holds received bytes for long never holds up the ring, nor more than four times
+//!   their memory.
+//! - There are [`FIRST_BLOCKS`] blocks at first; twice as many when they did not suffice and there are more receives than blocks; and [`MOST_BLOCKS`]
+//!   at most. So one turn brings a block per receive, however much a single one could bring.
 //! - The memory of ring and blocks is freed only by [`Buffers::release`], when the kernel is known to have let go; else it is leaked.
 
 #![allow(unsafe_code, reason = "memory that is shared with the kernel")]
@@ -24,8 +26,8 @@ use io_uring::types::BufRingEntry;
 /// The group under which the kernel knows the ring.
 pub(super) const GROUP: u16 = 0;
 
-/// Up to this many bytes are copied out: a copy is cheaper than a block's worth of cache lines.
-const SMALL: usize = 2 * 1024;
+/// From so many bytes on a block is not copied: a quarter of it.
+const WORTH_IT: usize = BLOCK_LEN / 4;
 
 /// Blocks at first: 1 MiB.
 const FIRST_BLOCKS: u16 = 16;
@@ -91,8 +93,11 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// The ring ran dry: more blocks, up to the limit.
-    pub(super) fn grow(&mut self) {
+    /// The ring ran dry while so many receives were under way: more blocks, if it is short of them, up to the limit.
+    pub(super) fn grow(&mut self, receives: usize) {
+        if receives <= self.blocks.len() {
+            return;
+        }
         let more = (self.blocks.len() as u16).saturating_mul(2);
         self.grow_to(more.min(MOST_BLOCKS));
     }
@@ -167,7 +172,7 @@ impl Buffers {
         // SAFETY: written by `offer`, which set `lent`; cleared above, so this is read once. The completion says that the kernel
         // has let go of it.
         let block = unsafe { self.blocks[at].assume_init_read() };
-        if length <= SMALL {
+        if length < WORTH_IT {
             let mut bytes = EvBuffer::new();
             if bytes.append_slice(&block[..length]).is_err() {
                 tracing::error!("no memory for {length} bytes that were received");
@@ -201,7 +206,7 @@ impl Buffers {
             return Err(io::Error::last_os_error());
         };
         let mut bytes = EvBuffer::new();
-        if length <= SMALL {
+        if length < WORTH_IT {
             bytes
                 .append_slice(&block[..length])
                 .map_err(io::Error::other)?;

@@ -5,6 +5,8 @@
 //! - A send is reported when the kernel has let go of its bytes: see the folder's rules.
 //! - The queue of submissions is never overrun: when it is full, what is in it is submitted first. Completions are never lost: the kernel keeps
 //!   those that do not fit, and they are fetched before a quiet send is believed.
+//! - What completions give rise to is queued behind the last of them: entries of this turn are not begun within it, and bring nothing that the
+//!   desk has not asked for. So a quiet send is believed when the queue is empty, and a lane moves in one turn what one turn allows.
 //! - A receive that found no block is begun again when there are blocks. While there is no memory for any, that is tried every
 //!   [`DRY_PAUSE`], and nothing spins.
 //! - When the driver goes, every operation is cancelled and waited for, at most [`LAST_WAIT`]; memory that the kernel may still have then is leaked.
@@ -46,8 +48,8 @@ const DRY_PAUSE: Duration = Duration::from_millis(10);
 /// How long a driver that goes waits for what it has cancelled.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
-/// Reads of a lane of bulk in a row, so that it starves no other: 256 KiB.
-const BULK_READS: usize = 4;
+/// Reads of a lane of bulk in a row, so that it starves no other: 128 KiB.
+const BULK_READS: usize = 2;
 
 /// Calls that submit the rest of a queue before the loop goes on with what has completed.
 const SUBMIT_CALLS: u32 = 64;
@@ -86,6 +88,9 @@ pub(crate) struct Uring {
     ran_dry: bool,
     /// Operations under way that lend something to the kernel.
     under_way: usize,
+    /// Completions are being read: entries wait in `later`.
+    reading: bool,
+    later: Vec<Entry>,
     /// Answers that came up while something was being submitted.
     early: Vec<Completion>,
 }
@@ -147,6 +152,8 @@ impl Uring {
             dry: Vec::new(),
             ran_dry: false,
             under_way: 0,
+            reading: false,
+            later: Vec::new(),
             early: Vec::new(),
         };
         this.watch_bell();
@@ -161,6 +168,10 @@ impl Uring {
 
     /// Queues an entry whose memory is lent by the rules of the folder.
     fn push(&mut self, entry: &Entry) {
+        if self.reading {
+            self.later.push(entry.clone());
+            return;
+        }
         for _ in 0..SUBMIT_CALLS {
             // SAFETY: an entry is made by `begin`-like functions of this file and of `sends.rs`, from memory that is kept until its completion.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
@@ -226,7 +237,7 @@ impl Uring {
         };
         // Once, however many found it dry.
         if mem::take(&mut self.ran_dry) {
-            buffers.grow();
+            buffers.grow(self.under_way + self.dry.len());
         }
         let any = buffers.is_full() || buffers.refill();
         if any && !self.dry.is_empty() {
@@ -237,10 +248,26 @@ impl Uring {
         any
     }
 
+    /// Queues what completions gave rise to.
+    fn catch_up(&mut self) {
+        if self.later.is_empty() {
+            return;
+        }
+        let mut later = mem::take(&mut self.later);
+        for entry in later.drain(..) {
+            self.push(&entry);
+        }
+        // Further ones, if the queue was full and completions were read to make room.
+        later.append(&mut self.later);
+        self.later = later;
+    }
+
     /// Reads the completion queue to its end.
     fn drain_queue(&mut self, told: &mut dyn FnMut(Completion)) {
+        self.reading = true;
         loop {
             let Some(entry) = self.ring.completion().next() else {
+                self.reading = false;
                 return;
             };
             let bits = entry.user_data();
@@ -422,6 +449,7 @@ impl Uring {
             let mut dropped = Vec::new();
             // What comes back is dropped behind the loop, at leisure.
             self.settle(&mut |completion| dropped.push(completion));
+            self.catch_up();
             if self.under_way == 0 && self.sends.under_way == 0 {
                 return true;
             }
@@ -488,6 +516,8 @@ fn answer(index: usize, last: bool, done: Done) -> Completion {
 
 impl Driver for Uring {
     fn submit(&mut self, operation: Operation) {
+        // What is to be cancelled must have been begun.
+        self.catch_up();
         match operation {
             Operation::Receive { lane, socket } => self.receive(lane, socket, Way::Ring),
             Operation::Send {
@@ -599,6 +629,7 @@ impl Driver for Uring {
 
     fn reap(&mut self, told: &mut dyn FnMut(Completion)) {
         self.settle(told);
+        self.catch_up();
     }
 
     fn waker(&self) -> Arc<dyn Waker> {

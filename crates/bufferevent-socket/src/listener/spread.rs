@@ -83,11 +83,12 @@ impl ListenerBuilder<'_> {
     /// ```
     #[doc(alias = "LEV_OPT_REUSEABLE_PORT")]
     pub fn bind_each<R: Accepted>(
-        self,
+        mut self,
         others: &[LoopHandle],
         address: impl IntoAddress,
         accept: impl Fn(usize, Bev, Address) -> R + Send + Sync + 'static,
     ) -> Result<Vec<Listener>, Error> {
+        self.own = true;
         let address = address.into_address()?;
         let accept: OnEach = Arc::new(move |index, bev, peer| accept(index, bev, peer).failure());
         let first = self.bound(&address, self.reuse_port)?;
