@@ -119,6 +119,9 @@ pub(crate) struct Bev {
     pub(crate) write_held: Cell<u16>,
     pub(crate) connecting: Cell<bool>,
     pub(crate) refused: Cell<bool>,
+    /// The loop is in one of its own events, and looks afterwards what was written meanwhile.
+    pub(crate) in_turn: Cell<bool>,
+    pub(crate) write_due: Cell<bool>,
     pub(crate) dns_error: Cell<c_int>,
     pub(crate) lookup: Cell<Option<Ref<Request>>>,
     pub(crate) max_single_read: Cell<usize>,
@@ -251,6 +254,8 @@ pub(crate) fn make(
         write_held: Cell::new(0),
         connecting: Cell::new(false),
         refused: Cell::new(false),
+        in_turn: Cell::new(false),
+        write_due: Cell::new(false),
         dns_error: Cell::new(0),
         lookup: Cell::new(None),
         max_single_read: Cell::new(DEFAULT_MAX_SINGLE),

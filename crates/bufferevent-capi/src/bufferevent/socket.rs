@@ -1,8 +1,9 @@
 //! Bufferevents over a descriptor: a socket, a terminal, a pipe.
 //!
 //! # How a write goes out
-//! Output that was added activates `ev_write` by hand: the loop writes after the callbacks of this turn, before it waits. Only a write
-//! that would block, or fell short, has the system watch for room. So an echo is one wait, one read and one write.
+//! What a read is answered with goes out right behind its callbacks, while it is warm. Other output activates `ev_write` by hand: the
+//! loop writes after the callbacks of this turn, before it waits. Only a write that would block, or fell short, has the system watch
+//! for room. So an echo is one wait, one read and one write.
 //!
 //! # Invariants
 //! - Nothing is written but from the loop.
@@ -141,10 +142,22 @@ impl Ref<Bev> {
         }
         if self.connecting.get() {
             self.watch(EV_WRITE);
+        } else if self.in_turn.get() {
+            self.write_due.set(true);
         } else if let Some(base) = self.base.get() {
             let _guard = base.guard();
             base.activate(Ref::of(&self.ev_write), EV_WRITE, 1);
         }
+    }
+
+    /// Whether output that nobody waits for yet can be written.
+    fn may_write(self) -> bool {
+        let open = self.is_enabled(EV_WRITE) && self.write_held.get() == 0;
+        open && !self.is_freed()
+            && !self.output.is_empty()
+            && !self.ev_write.has(KNOWN)
+            && !self.connecting.get()
+            && self.socket_descriptor() >= 0
     }
 
     /// Timeouts changed: those that run are started anew.
@@ -300,17 +313,32 @@ impl Ref<Bev> {
 }
 
 extern "C" fn readable(_fd: c_int, what: c_short, bev: Opaque) {
-    let Some(bev) = of_argument(bev) else { return };
-    let _guard = bev.guard();
-    bev.retain();
-    bev.can_read(what);
-    bev.let_go();
+    turn(bev, |bev| {
+        bev.can_read(what);
+        if bev.write_due.take() && bev.may_write() {
+            bev.can_write(EV_WRITE); // The answer, while it is warm.
+        }
+    });
 }
 
 extern "C" fn writable(_fd: c_int, what: c_short, bev: Opaque) {
+    turn(bev, |bev| bev.can_write(what));
+}
+
+/// Does what an event asks for. Who has written even then has his next turn behind the others.
+fn turn(bev: Opaque, body: impl FnOnce(Ref<Bev>)) {
     let Some(bev) = of_argument(bev) else { return };
     let _guard = bev.guard();
     bev.retain();
-    bev.can_write(what);
+    bev.in_turn.set(true);
+    body(bev);
+    bev.in_turn.set(false);
+    if bev.write_due.take()
+        && bev.may_write()
+        && let Some(base) = bev.base.get()
+    {
+        let _guard = base.guard();
+        base.activate_later(Ref::of(&bev.ev_write), EV_WRITE);
+    }
     bev.let_go();
 }
