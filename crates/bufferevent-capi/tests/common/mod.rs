@@ -74,14 +74,19 @@ pub(crate) fn compile(name: &str, folder: &Path) -> PathBuf {
 
 /// Compiles a program, with these flags too.
 pub(crate) fn compile_file(source: &Path, flags: &[&str], folder: &Path) -> PathBuf {
-    let name = source.file_stem().expect("a file's name");
+    compile_files(&[source.to_path_buf()], flags, folder)
+}
+
+/// Compiles a program of several files, which has the name of the first.
+pub(crate) fn compile_files(sources: &[PathBuf], flags: &[&str], folder: &Path) -> PathBuf {
+    let name = sources[0].file_stem().expect("a file's name");
     let program = folder.join(name);
     let compiled = Command::new("cc")
         .args(["-std=gnu11", "-Wall", "-Werror", "-g"])
         .args(flags)
         .arg("-o")
         .arg(&program)
-        .arg(source)
+        .args(sources)
         .arg("-I")
         .arg(here().join("include"))
         .arg(library())
