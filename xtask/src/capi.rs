@@ -1,4 +1,4 @@
-//! `cargo xtask capi`: the C interface, built and installed as libevent is; or its C tests, under valgrind.
+//! `cargo xtask capi`: the C interface, built and installed as libevent is; or its C tests under valgrind, and Debian's programs on it.
 //!
 //! All code is in one shared object, `libevent_core-2.1.so.7`. The other names of libevent's are empty and need it, so a process has
 //! the library once, whatever its programs and plugins were linked to.
@@ -45,7 +45,10 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
     arguments.finish()?;
     match (prefix, test) {
         (Some(prefix), false) => install(&prefix),
-        (None, true) => under_valgrind(),
+        (None, true) => {
+            under_valgrind()?;
+            on_programs()
+        }
         (Some(_), true) => Err(Failure::new("capi: --prefix or --test, not both")),
         (None, false) => Err(Failure::new("capi: --prefix DIR, or --test")),
     }
@@ -126,6 +129,13 @@ fn under_valgrind() -> Result<(), Failure> {
         workspace::run(workspace::cargo(test).env("CAPI_RUNNER", runner))?;
     }
     Ok(())
+}
+
+/// Runs Debian's programs on the library.
+fn on_programs() -> Result<(), Failure> {
+    let prefix = workspace::target_folder()?.join("capi");
+    install(&prefix)?;
+    crate::capi_programs::run(&prefix)
 }
 
 fn headers(from: &Path, to: &Path) -> Result<(), Failure> {

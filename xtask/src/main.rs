@@ -13,6 +13,7 @@
 mod arguments;
 mod bench;
 mod capi;
+mod capi_programs;
 mod ci;
 mod conformance;
 mod failure;
@@ -49,7 +50,7 @@ checks
 
 the C interface (Linux; needs a C compiler, and valgrind for --test)
   capi --prefix DIR          builds it and installs it as libevent is installed
-  capi --test                the C tests, each program under valgrind
+  capi --test                the C tests, each program under valgrind; tmux, fstrm_capture and memcached on it
 
 the clock (on a machine that does nothing else)
   rates [--seconds N]        rate limits on sockets for 10 seconds each, within 5 %; 50 members share a group within 10 %
@@ -70,6 +71,7 @@ benchmarks (Linux; see bench/)
   bench filter [--rounds N] [--seconds S] [--json FILE] [--plot FILE]
   bench threads [--rounds N] [--seconds S] [--json FILE]
   bench relay [--clients N]
+  bench capi [--rounds N] [--seconds S] [--json FILE]
   bench instructions [--json FILE] [--backend mio|polling|uring] [--ours COMMAND]
 ";
 

@@ -107,6 +107,19 @@ impl EvBuffer {
         }
         self.check_open(End::Front, DURING)?;
         self.load_front()?;
+        let (n, given) = match self.chunk().get(..max) {
+            // The usual case: one segment has all of it.
+            Some(first) => (writer.write(first)?, max),
+            None => self.write_several(writer, max)?,
+        };
+        if n > given {
+            return Err(Error::new(ErrorKind::BadRange, DURING).into());
+        }
+        Ok(self.drain(n))
+    }
+
+    /// Writes once, of several segments; answers how much was taken, and how much was offered.
+    fn write_several(&self, writer: &mut impl Write, max: usize) -> io::Result<(usize, usize)> {
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let (mut count, mut given) = (0, 0);
         for (slot, segment) in slices.iter_mut().zip(self.segments()) {
@@ -122,10 +135,7 @@ impl EvBuffer {
             1 => writer.write(&slices[0])?,
             _ => writer.write_vectored(&slices[..count])?,
         };
-        if n > given {
-            return Err(Error::new(ErrorKind::BadRange, DURING).into());
-        }
-        Ok(self.drain(n))
+        Ok((n, given))
     }
 
     /// Reads the first block of a file region that the buffer begins with.

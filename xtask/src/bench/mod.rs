@@ -1,4 +1,4 @@
-//! `cargo xtask bench net | buffer | filter | threads | relay | instructions`: the product against its peers, in one run.
+//! `cargo xtask bench net | buffer | filter | threads | relay | instructions | capi`: the product against its peers, in one run.
 //!
 //! Only ratios from one interleaved run mean anything on a shared machine, so every round runs every
 //! contender, in an order that rotates, and a ratio is taken within its round. What is judged is the
@@ -9,6 +9,7 @@
 //! - A tool that is missing is one line with the name of the package that has it.
 
 mod buffer;
+mod capi;
 mod filter;
 mod idle;
 mod instructions;
@@ -41,8 +42,9 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
         Some("threads") => threads::run(arguments),
         Some("relay") => relay::run(arguments),
         Some("instructions") => instructions::run(arguments),
+        Some("capi") => capi::run(arguments),
         _ => Err(Failure::new(
-            "bench: which? net, buffer, filter, threads, relay or instructions",
+            "bench: which? net, buffer, filter, threads, relay, instructions or capi",
         )),
     }
 }

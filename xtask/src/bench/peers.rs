@@ -128,9 +128,19 @@ pub(super) fn with_servers(servers: Vec<Server>) -> Result<Peers, Failure> {
 
 /// Compiles `bench/c/NAME.c`.
 pub(super) fn compile(target: &Path, name: &str, libraries: &[&str]) -> Result<PathBuf, Failure> {
+    compile_as(target, name, name, libraries)
+}
+
+/// Compiles `bench/c/NAME.c` into another program of that name: `program`.
+pub(super) fn compile_as(
+    target: &Path,
+    name: &str,
+    program: &str,
+    libraries: &[&str],
+) -> Result<PathBuf, Failure> {
     let folder = target.join("bench-c");
     std::fs::create_dir_all(&folder).map_err(Failure::during(folder.display()))?;
-    let program = folder.join(name);
+    let program = folder.join(program);
     let source = workspace::root()
         .join("bench/c")
         .join(name)

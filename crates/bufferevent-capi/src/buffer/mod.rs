@@ -107,8 +107,9 @@ impl Buffer {
         body(&mut self.bytes.borrow_mut())
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.with(|bytes| bytes.len())
+        self.bytes.borrow().len() // Nothing is dropped: no cleanup can be waiting for it.
     }
 
     pub(crate) fn is_empty(&self) -> bool {

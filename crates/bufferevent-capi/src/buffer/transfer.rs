@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use evbuffer::{EvBuffer, Pool};
+use evbuffer::{Block, EvBuffer, Pool};
 
 use crate::buffer::{Buffer, End};
 use crate::ffi::{self, Ref, code, descriptor, system};
@@ -13,8 +13,16 @@ use crate::ffi::{self, Ref, code, descriptor, system};
 /// A read up to here is copied, so that the block that it was read into can serve the next one.
 const READ_COPY_MAX: usize = 2 * 1024;
 
+/// What a thread reads into.
+#[derive(Default)]
+struct Scratch {
+    pool: Pool,
+    /// The block of the last read, if its bytes were copied out.
+    block: Option<Block>,
+}
+
 thread_local! {
-    static POOL: RefCell<Pool> = RefCell::new(Pool::default());
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 #[unsafe(no_mangle)]
@@ -137,28 +145,32 @@ impl io::Write for Target {
 impl Buffer {
     /// Reads once, at most `max` bytes, whatever is frozen. 0 is the end; an error is in errno.
     pub(crate) fn read_from(&self, fd: BorrowedFd<'_>, max: usize) -> Option<usize> {
-        let count = POOL.with_borrow_mut(|pool| {
-            let Ok(mut block) = pool.take() else {
-                ffi::set_errno(libc::ENOMEM);
-                return None;
-            };
-            let max = max.min(block.len());
-            let count = system(rustix::io::read(fd, &mut block[..max]))?;
-            let added = self.with(|own| {
-                if count <= READ_COPY_MAX {
-                    own.append_slice(&block[..count])
-                } else {
-                    own.append_block(block, count)
-                }
-            });
-            if added.is_err() {
-                ffi::set_errno(libc::ENOMEM);
-                return None;
-            }
-            Some(count)
-        })?;
+        let count = SCRATCH.with_borrow_mut(|scratch| self.read_by(scratch, fd, max))?;
         self.changed(count, 0);
         Some(count)
+    }
+
+    fn read_by(&self, scratch: &mut Scratch, fd: BorrowedFd<'_>, max: usize) -> Option<usize> {
+        let no_memory = || {
+            ffi::set_errno(libc::ENOMEM);
+            None
+        };
+        let Some(mut block) = scratch.block.take().or_else(|| scratch.pool.take().ok()) else {
+            return no_memory();
+        };
+        let max = max.min(block.len());
+        let Some(count) = system(rustix::io::read(fd, &mut block[..max])) else {
+            scratch.block = Some(block);
+            return None;
+        };
+        let added = if count <= READ_COPY_MAX {
+            let added = self.with(|own| own.append_slice(&block[..count]));
+            scratch.block = Some(block);
+            added
+        } else {
+            self.with(|own| own.append_block(block, count))
+        };
+        added.map_or_else(|_| no_memory(), |()| Some(count))
     }
 
     /// Writes once, at most `max` bytes, whatever is frozen. An error is in errno.
