@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::{CString, c_int, c_short};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::EventfdFlags;
@@ -66,18 +67,43 @@ struct Job {
     wake: Arc<OwnedFd>,
 }
 
+#[derive(Default)]
 struct Jobs {
     waiting: VecDeque<Job>,
     threads: usize,
-    /// The process that the threads are in: a child has none of its parent's.
-    process: u32,
 }
 
-static JOBS: Mutex<Jobs> = Mutex::new(Jobs {
-    waiting: VecDeque::new(),
-    threads: 0,
-    process: 0,
-});
+/// The threads of one process. A child has none of its parent's, and the lock may have been held when it was made: so it gets a pool of
+/// its own, and leaves the old one alone.
+struct Pool {
+    process: u32,
+    jobs: Mutex<Jobs>,
+}
+
+static POOL: AtomicPtr<Pool> = AtomicPtr::new(std::ptr::null_mut());
+
+/// This process's pool.
+fn pool() -> &'static Pool {
+    let process = std::process::id();
+    loop {
+        let current = POOL.load(Ordering::Acquire);
+        // SAFETY: null, or a pool that was leaked below.
+        if let Some(pool) = unsafe { current.as_ref() }
+            && pool.process == process
+        {
+            return pool;
+        }
+        let new = Box::into_raw(Box::new(Pool {
+            process,
+            jobs: Mutex::default(),
+        }));
+        let set = POOL.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire);
+        if set.is_err() {
+            // SAFETY: it was made just now, and another thread's was taken instead.
+            drop(unsafe { Box::from_raw(new) });
+        }
+    }
+}
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -113,10 +139,10 @@ pub(crate) fn look_up(
     (error, list)
 }
 
-fn work() {
+fn work(pool: &Pool) {
     loop {
         let job = {
-            let mut jobs = locked(&JOBS);
+            let mut jobs = locked(&pool.jobs);
             match jobs.waiting.pop_front() {
                 Some(job) => job,
                 None => {
@@ -140,14 +166,11 @@ fn work() {
 
 /// Has a thread do it; whether there is one.
 fn submit(job: Job) -> bool {
-    let mut jobs = locked(&JOBS);
-    if jobs.process != std::process::id() {
-        jobs.process = std::process::id();
-        jobs.threads = 0;
-        jobs.waiting.clear();
-    }
+    let pool = pool();
+    let mut jobs = locked(&pool.jobs);
     if jobs.threads < MAX_THREADS {
-        let thread = std::thread::Builder::new().name("evdns".into()).spawn(work);
+        let thread = std::thread::Builder::new().name("evdns".into());
+        let thread = thread.spawn(move || work(pool));
         match thread {
             Ok(_) => jobs.threads += 1,
             Err(_) if jobs.threads == 0 => return false,

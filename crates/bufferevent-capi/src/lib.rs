@@ -26,3 +26,39 @@ mod lock;
 mod log;
 mod memory;
 mod util;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::Command;
+
+    extern "C" fn fails() {
+        let nothing: Option<u8> = None;
+        nothing.expect("an invariant of the library");
+    }
+
+    /// Runs itself once more, for the process that ends.
+    #[test]
+    fn a_panic_ends_the_process_and_names_its_place() {
+        const CHILD: &str = "CAPI_PANICS";
+        if std::env::var_os(CHILD).is_some() {
+            let outcome = std::panic::catch_unwind(|| fails());
+            unreachable!("it came back: {}", outcome.is_err());
+        }
+        let test = std::env::current_exe().expect("this program has a name");
+        let output = Command::new(test)
+            .args([
+                "--exact",
+                "tests::a_panic_ends_the_process_and_names_its_place",
+            ])
+            .arg("--nocapture")
+            .env(CHILD, "yes")
+            .output()
+            .expect("it runs again");
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("an invariant of the library"), "{said}");
+        assert!(said.contains("src/lib.rs"), "{said}");
+        assert!(!said.contains("it came back"), "{said}");
+    }
+}

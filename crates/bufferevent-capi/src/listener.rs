@@ -229,10 +229,9 @@ extern "C" fn evconnlistener_new(
 fn prepare(fd: c_int, family: c_int, options: c_uint) -> bool {
     let asked =
         |option: c_uint, set: extern "C" fn(c_int) -> c_int| options & option == 0 || set(fd) == 0;
-    if family == libc::AF_UNIX {
-        return options & (REUSEABLE | REUSEABLE_PORT) == 0;
-    }
-    evutil_set_tcp_keepalive(fd, 1, KEEPALIVE_S) == 0
+    let keeps = family == libc::AF_UNIX || evutil_set_tcp_keepalive(fd, 1, KEEPALIVE_S) == 0;
+    // On a path it changes nothing, but programs ask for it there too.
+    keeps
         && asked(REUSEABLE, evutil_make_listen_socket_reuseable)
         && asked(REUSEABLE_PORT, evutil_make_listen_socket_reuseable_port)
         && asked(DEFERRED_ACCEPT, evutil_make_tcp_listen_socket_deferred)

@@ -54,3 +54,8 @@ fn bufferevents_listeners_and_names() {
 fn pairs_filters_rates_and_locks() {
     passes("stack");
 }
+
+#[test]
+fn misuse_stays_contained() {
+    passes("misuse");
+}

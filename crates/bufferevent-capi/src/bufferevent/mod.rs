@@ -295,7 +295,10 @@ impl Ref<Bev> {
 
     /// One less counts on it. Answers whether that was the last. The lock is held by nobody but this thread.
     pub(crate) fn let_go(self) -> bool {
-        let users = self.users.get() - 1;
+        let Some(users) = self.users.get().checked_sub(1) else {
+            log::warn("bufferevent_decref: nobody counts on it any more");
+            return false;
+        };
         self.users.set(users);
         if users > 0 {
             return false;

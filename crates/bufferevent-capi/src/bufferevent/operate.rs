@@ -1,6 +1,7 @@
 //! The functions of `bufferevent.h` that are the same for every type, and of `bufferevent_compat.h`.
 
 use std::ffi::{c_int, c_short};
+use std::mem::offset_of;
 
 use crate::buffer::Buffer;
 use crate::bufferevent::callbacks::IGNORE_MARKS;
@@ -46,9 +47,14 @@ impl Ref<Bev> {
 
 #[unsafe(no_mangle)]
 extern "C" fn bufferevent_free(bev: Option<Ref<Bev>>) {
-    if let Some(bev) = bev {
-        bev.release();
+    let Some(bev) = bev else { return };
+    // Its memory may be gone, so only the address is looked at.
+    let own_event = bev.address() as usize + offset_of!(Bev, ev_read);
+    if !crate::event::debug::may_be_there(own_event) {
+        crate::log::warn("bufferevent_free: there is no bufferevent; it was freed before");
+        return;
     }
+    bev.release();
 }
 
 #[unsafe(no_mangle)]

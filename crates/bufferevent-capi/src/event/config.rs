@@ -262,8 +262,8 @@ pub(crate) extern "C" fn event_base_get_method(base: Option<Ref<Base>>) -> *cons
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn event_base_get_signal_method(_base: Option<Ref<Base>>) -> *const c_char {
-    c"signal".as_ptr()
+extern "C" fn event_base_get_signal_method(base: Option<Ref<Base>>) -> *const c_char {
+    base.map_or(std::ptr::null(), |_| c"signal".as_ptr())
 }
 
 #[unsafe(no_mangle)]

@@ -4,7 +4,7 @@ pub(crate) mod base;
 mod config;
 mod control;
 pub(crate) mod create;
-mod debug;
+pub(crate) mod debug;
 pub(crate) mod layout;
 mod once;
 mod operate;

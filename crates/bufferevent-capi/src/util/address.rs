@@ -95,6 +95,9 @@ extern "C" fn evutil_inet_ntop(
     to: Room<'_>,
     len: usize,
 ) -> *const c_void {
+    if from.is_null() {
+        return std::ptr::null();
+    }
     let text = match family {
         libc::AF_INET => {
             // SAFETY: C's promise: a `struct in_addr`.

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_int, c_void};
 
-use crate::ffi::{Out, code, descriptor, system};
+use crate::ffi::{Out, code, descriptor, set_errno, system};
 
 /// How many probes of a silent peer are lost before it counts as gone.
 const KEEPALIVE_PROBES: c_int = 3;
@@ -14,6 +14,10 @@ extern "C" fn evutil_socketpair(
     protocol: c_int,
     pair: Out<[c_int; 2]>,
 ) -> c_int {
+    if pair.is_null() {
+        set_errno(libc::EINVAL);
+        return -1;
+    }
     let mut made = [-1; 2];
     // SAFETY: the array has room for the two.
     let result = unsafe { libc::socketpair(family, kind, protocol, made.as_mut_ptr()) };

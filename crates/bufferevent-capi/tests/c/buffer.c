@@ -449,8 +449,27 @@ PART(nothing_at_all)
 	evbuffer_unlock(NULL);
 }
 
+static int add_it(struct evbuffer *b, const char *format, ...)
+{
+	va_list list;
+	int count;
+	va_start(list, format);
+	count = evbuffer_add_vprintf(b, format, list);
+	va_end(list);
+	return count;
+}
+
+PART(formatted_by_a_list)
+{
+	struct evbuffer *b = evbuffer_new();
+	CHECK(add_it(b, "%d and %s", 7, "seven") == 11);
+	CHECK(evbuffer_get_length(b) == 11 && !memcmp(evbuffer_pullup(b, -1), "7 and seven", 11));
+	evbuffer_free(b);
+}
+
 int main(void)
 {
+	formatted_by_a_list();
 	in_and_out();
 	long_text_is_formatted();
 	lines();

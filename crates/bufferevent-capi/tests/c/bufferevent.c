@@ -9,6 +9,8 @@
 #include <sys/resource.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include "check.h"
 
 static struct event_base *base;
@@ -397,10 +399,42 @@ PART(connecting)
 	bufferevent_free(c);
 	turn();
 	CHECK(evconnlistener_new_bind(base, on_accept, NULL, 0, 0, (struct sockaddr *)&sin, sizeof(sin)) == NULL);
+	char path[64];
+	snprintf(path, sizeof(path), "/tmp/capi-%d.sock", (int)getpid());
 	struct sockaddr_un sun = {.sun_family = AF_UNIX, .sun_path = "/nowhere/at/all"};
 	CHECK(evconnlistener_new_bind(base, on_accept, NULL, 0, -1, (struct sockaddr *)&sun, sizeof(sun)) == NULL);
-	CHECK(evconnlistener_new_bind(base, on_accept, NULL, LEV_OPT_REUSEABLE, -1, (struct sockaddr *)&sun, sizeof(sun)) == NULL);
 	evconnlistener_free(NULL);
+	/* On a path, as programs ask for it; and one that gets its callback later. */
+	unlink(path);
+	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", path);
+	l = evconnlistener_new_bind(base, on_accept, NULL, LEV_OPT_REUSEABLE | LEV_OPT_CLOSE_ON_FREE, -1, (struct sockaddr *)&sun, sizeof(sun));
+	CHECK(l != NULL);
+	evconnlistener_free(l);
+	unlink(path);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	socklen_t room = sizeof(sin);
+	sin.sin_port = 0;
+	CHECK(bind(fd, (struct sockaddr *)&sin, sizeof(sin)) == 0 && getsockname(fd, (struct sockaddr *)&sin, &room) == 0);
+	l = evconnlistener_new(base, NULL, NULL, LEV_OPT_CLOSE_ON_FREE, 5, fd);
+	CHECK(l != NULL);
+	c = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
+	reset();
+	CHECK(bufferevent_socket_connect(c, (struct sockaddr *)&sin, sizeof(sin)) == 0);
+	accepts = 0;
+	turn();
+	CHECK(accepts == 0);
+	evconnlistener_set_cb(l, on_accept, &accepts);
+	while (!accepts)
+		event_base_loop(base, EVLOOP_ONCE);
+	/* What waits to be written changes its priority with the rest. */
+	CHECK(bufferevent_write(c, "x", 1) == 0 && bufferevent_priority_set(c, 0) == 0 && bufferevent_get_priority(c) == 0);
+	CHECK(bufferevent_priority_set(c, 1) == -1);
+	turn();
+	CHECK(evbuffer_get_length(bufferevent_get_output(c)) == 0);
+	bufferevent_free(accepted);
+	bufferevent_free(c);
+	evconnlistener_free(l);
+	turn();
 }
 
 static int answers, last_error;
@@ -466,6 +500,35 @@ PART(names)
 	turn();
 }
 
+/* A child looks names up by threads of its own, whatever its parent's did just then. */
+PART(names_in_a_child)
+{
+	struct evdns_base *dns = evdns_base_new(base, 0);
+	int i;
+	for (i = 0; i < 20; i++) {
+		int status;
+		pid_t child;
+		answers = 0;
+		CHECK(evdns_getaddrinfo(dns, "localhost", "80", NULL, answered, &answers));
+		child = fork();
+		if (child == 0) {
+			struct evdns_base *own;
+			CHECK(event_reinit(base) == 0);
+			own = evdns_base_new(base, 0);
+			answers = 0;
+			CHECK(evdns_getaddrinfo(own, "localhost", "81", NULL, answered, &answers));
+			alarm(20);
+			while (answers < 1)
+				event_base_loop(base, EVLOOP_ONCE);
+			_exit(last_error == 0 ? 0 : 3);
+		}
+		CHECK(waitpid(child, &status, 0) == child && status == 0);
+		while (answers < 1)
+			event_base_loop(base, EVLOOP_ONCE);
+	}
+	evdns_base_free(dns, 1);
+}
+
 PART(the_old_functions)
 {
 	int fds[2];
@@ -514,6 +577,7 @@ int main(void)
 	errors_and_descriptors();
 	connecting();
 	names();
+	names_in_a_child();
 	the_old_functions();
 	much_both_ways();
 	bufferevent_free(NULL);

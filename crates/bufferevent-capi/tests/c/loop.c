@@ -332,6 +332,26 @@ PART(a_child_goes_on)
 	close(fds[1]);
 }
 
+static void go_on(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	times++;
+	CHECK(event_base_loopcontinue(arg) == 0);
+}
+
+/* What is more urgent and came meanwhile goes first. */
+PART(going_on)
+{
+	struct event_base *own = event_base_new();
+	struct event *first = event_new(own, -1, 0, go_on, own);
+	CHECK(event_base_loopcontinue(own) == 0);
+	times = 0;
+	event_active(first, EV_TIMEOUT, 1);
+	CHECK(event_base_loop(own, 0) == 1 && times == 1 && !event_base_got_break(own) && !event_base_got_exit(own));
+	event_free(first);
+	event_base_free(own);
+}
+
 static void turn(struct evwatch *w, const struct evwatch_prepare_cb_info *info, void *arg)
 {
 	(void)w;
@@ -405,6 +425,7 @@ int main(void)
 	watchers();
 	looking_inside();
 	a_child_goes_on();
+	going_on();
 	configurations();
 	the_old_functions();
 	CHECK(event_base_dispatch(NULL) == -1 && event_add(NULL, NULL) == -1 && event_del(NULL) == -1);

@@ -282,6 +282,59 @@ PART(other_threads_write)
 	turn();
 }
 
+static void *counts(void *g)
+{
+	int i;
+	for (i = 0; i < 2000; i++) {
+		ev_uint64_t read, written;
+		bufferevent_rate_limit_group_decrement_read(g, 1);
+		bufferevent_rate_limit_group_get_totals(g, &read, &written);
+		bufferevent_rate_limit_group_decrement_read(g, -1);
+	}
+	return NULL;
+}
+
+/* A group whose members write, are asked, join and leave on other threads while the loop runs. */
+PART(a_group_under_locks)
+{
+	const struct timeval tick = {0, 1000};
+	struct ev_token_bucket_cfg *cfg = ev_token_bucket_cfg_new(4000, 4000, 4000, 4000, &tick);
+	struct bufferevent_rate_limit_group *g = bufferevent_rate_limit_group_new(base, cfg);
+	struct bufferevent *b[4];
+	ev_uint64_t read, written;
+	pthread_t writers[2], counter;
+	size_t all = 4000;
+	int i;
+	for (i = 0; i < 4; i += 2) {
+		int fds[2];
+		CHECK(evutil_socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) == 0);
+		b[i] = bufferevent_socket_new(base, fds[0], BEV_OPT_CLOSE_ON_FREE | BEV_OPT_THREADSAFE);
+		b[i + 1] = bufferevent_socket_new(base, fds[1], BEV_OPT_CLOSE_ON_FREE | BEV_OPT_THREADSAFE);
+		CHECK(bufferevent_add_to_rate_limit_group(b[i], g) == 0 && bufferevent_add_to_rate_limit_group(b[i + 1], g) == 0);
+		bufferevent_enable(b[i + 1], EV_READ);
+	}
+	for (i = 0; i < 2; i++)
+		CHECK(pthread_create(&writers[i], NULL, write_much, b[2 * i]) == 0);
+	CHECK(pthread_create(&counter, NULL, counts, g) == 0);
+	for (i = 0; in(b[1]) < all || in(b[3]) < all; i++) {
+		CHECK(event_base_loop(base, EVLOOP_ONCE) == 0);
+		if (i == 3) { /* One leaves, and comes back. */
+			CHECK(bufferevent_remove_from_rate_limit_group(b[1]) == 0);
+			CHECK(bufferevent_add_to_rate_limit_group(b[1], g) == 0);
+		}
+	}
+	for (i = 0; i < 2; i++)
+		pthread_join(writers[i], NULL);
+	pthread_join(counter, NULL);
+	bufferevent_rate_limit_group_get_totals(g, &read, &written);
+	CHECK(written == 2 * all && read <= 2 * all && read > 0);
+	for (i = 0; i < 4; i++)
+		bufferevent_free(b[i]);
+	turn();
+	bufferevent_rate_limit_group_free(g);
+	ev_token_bucket_cfg_free(cfg);
+}
+
 int main(void)
 {
 	base = event_base_new();
@@ -289,6 +342,7 @@ int main(void)
 	filters();
 	rates();
 	other_threads_write();
+	a_group_under_locks();
 	event_base_free(base);
 	return 0;
 }

@@ -129,8 +129,25 @@ PART(random_bytes)
 	CHECK(memcmp(a, b, sizeof(a)));
 }
 
+static int format_it(char *to, size_t room, const char *format, ...)
+{
+	va_list list;
+	int count;
+	va_start(list, format);
+	count = evutil_vsnprintf(to, room, format, list);
+	va_end(list);
+	return count;
+}
+
+PART(formatted_by_a_list)
+{
+	char text[4];
+	CHECK(format_it(text, sizeof(text), "%d", 123456) == 6 && !strcmp(text, "123"));
+}
+
 int main(void)
 {
+	formatted_by_a_list();
 	sockets();
 	times();
 	text();
