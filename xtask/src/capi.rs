@@ -40,17 +40,19 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
     if !cfg!(target_os = "linux") {
         return Err(Failure::new("capi: the C interface is for Linux only"));
     }
-    let test = arguments.flag("--test");
+    let (test, programs) = (arguments.flag("--test"), arguments.flag("--programs"));
     let prefix = arguments.value::<PathBuf>("--prefix")?;
     arguments.finish()?;
-    match (prefix, test) {
-        (Some(prefix), false) => install(&prefix),
-        (None, true) => {
+    match (prefix, test, programs) {
+        (Some(prefix), false, false) => install(&prefix),
+        (None, true, false) => {
             under_valgrind()?;
             on_programs()
         }
-        (Some(_), true) => Err(Failure::new("capi: --prefix or --test, not both")),
-        (None, false) => Err(Failure::new("capi: --prefix DIR, or --test")),
+        (None, false, true) => on_programs(),
+        _ => Err(Failure::new(
+            "capi: one of --prefix DIR, --test and --programs",
+        )),
     }
 }
 

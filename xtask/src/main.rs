@@ -50,7 +50,8 @@ checks
 
 the C interface (Linux; needs a C compiler, and valgrind for --test)
   capi --prefix DIR          builds it and installs it as libevent is installed
-  capi --test                the C tests, each program under valgrind; tmux, fstrm_capture and memcached on it
+  capi --test                the C tests, each program under valgrind; and what --programs does
+  capi --programs            tmux, fstrm_capture and memcached, as they were built for libevent, on it
 
 the clock (on a machine that does nothing else)
   rates [--seconds N]        rate limits on sockets for 10 seconds each, within 5 %; 50 members share a group within 10 %
