@@ -133,10 +133,60 @@ fn under_valgrind() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Compiles programs as their authors would, by pkg-config, and runs them: with the shared objects and with the archive.
+fn links(prefix: &Path) -> Result<(), Failure> {
+    let library = prefix.join("lib");
+    let asked = |arguments: &[&str]| -> Result<Vec<String>, Failure> {
+        let mut command = Command::new("pkg-config");
+        command
+            .args(arguments)
+            .env("PKG_CONFIG_PATH", library.join("pkgconfig"));
+        let flags = workspace::output(&mut command).map_err(|error| {
+            Failure::new(format!(
+                "{error} (apt-get install pkg-config, if it is missing)"
+            ))
+        })?;
+        Ok(flags.split_whitespace().map(String::from).collect())
+    };
+    let programs = workspace::root().join("crates/bufferevent-capi/tests/c");
+    for (source, package) in [
+        ("buffer", "libevent_core"),
+        ("util", "libevent"),
+        ("threads", "libevent_pthreads"),
+    ] {
+        let archive = library.join(format!("{package}.a")).display().to_string();
+        let shared = asked(&["--cflags", "--libs", package])?;
+        let mut with_archive = asked(&["--cflags", package])?;
+        with_archive.push(archive);
+        with_archive.extend(SYSTEM.map(String::from));
+        for (kind, flags, needs) in [("shared", shared, true), ("static", with_archive, false)] {
+            let program = prefix.join(format!("{source}-{kind}"));
+            let mut compile = Command::new("cc");
+            compile
+                .arg(programs.join(source).with_extension("c"))
+                .args(&flags)
+                .args(["-lpthread", "-o"])
+                .arg(&program);
+            workspace::run(&mut compile)?;
+            workspace::run(&mut Command::new(&program))?;
+            let needed = workspace::output(Command::new("ldd").arg(&program))?;
+            if needed.contains("libevent") != needs {
+                return Err(Failure::new(format!(
+                    "capi: {source}, {kind}, needs: {needed}"
+                )));
+            }
+            fs::remove_file(&program).map_err(Failure::during(program.display()))?;
+        }
+    }
+    println!("capi: programs link by pkg-config, shared and static, and run");
+    Ok(())
+}
+
 /// Runs Debian's programs on the library.
 fn on_programs() -> Result<(), Failure> {
     let prefix = workspace::target_folder()?.join("capi");
     install(&prefix)?;
+    links(&prefix)?;
     crate::capi_programs::run(&prefix)
 }
 
