@@ -78,6 +78,13 @@ pub(crate) struct Relay {
     address: Address,
 }
 
+impl Drop for Relay {
+    fn drop(&mut self) {
+        // Its listeners hold its workers, which hold the gate, which holds the listeners.
+        self.close();
+    }
+}
+
 /// A route that listens and accepts nobody yet.
 pub(crate) struct Bound {
     relay: Relay,
@@ -296,5 +303,40 @@ fn leads_back(listen: &Address, connect: &Endpoint) -> bool {
 impl std::fmt::Display for Relay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         Written(&self.address).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bufferevent::EventLoop;
+
+    use super::*;
+
+    #[test]
+    fn a_route_that_is_dropped_lets_go_of_its_gate_and_its_place() {
+        let events = EventLoop::new().unwrap();
+        let gate = Arc::new(Gate::new(None, &events));
+        let route = Route {
+            name: "one".into(),
+            listen: Place::listen("tcp:127.0.0.1:0").unwrap(),
+            connect: Place::connect("tcp:127.0.0.1:9").unwrap(),
+            limits: Limits::default(),
+        };
+        let plain = Stack::default();
+        let prepared = Prepared::with_layers(&route, plain.clone(), plain).unwrap();
+        let shared = Shared::default();
+        let with = (&Given::none(), &Choice::System);
+        let alone = std::slice::from_ref::<LoopHandle>(&events);
+        let bound = Relay::bind(1, alone, &gate, &prepared, with, &shared).unwrap();
+        let relay = bound.serve();
+        let Address::Tcp(at) = *relay.local_addr() else {
+            panic!("{relay}")
+        };
+        let weak = Arc::downgrade(&gate);
+        drop((relay, gate));
+        assert!(weak.upgrade().is_none(), "they hold each other");
+        // What the loop was told of the listener goes with its turn, and the place is free.
+        events.poll().unwrap();
+        assert!(std::net::TcpListener::bind(at).is_ok());
     }
 }
