@@ -124,7 +124,8 @@ pub trait SocketExt {
     /// there, with the options, unread and unsent bytes, marks, timeouts, enabled directions and handler of this one.
     ///
     /// # Errors
-    /// As [`into_transport`](Self::into_transport).
+    /// As [`into_transport`](Self::into_transport), and nothing is changed then. [`Kind::LoopClosed`] and what the system says where the other
+    /// loop does not take the socket: the connection is closed then.
     #[doc(alias = "bufferevent_base_set")]
     fn move_to_loop(&self, events: &LoopHandle) -> Result<Bev, Error>;
 
@@ -227,58 +228,38 @@ impl SocketExt for Bev {
     }
 
     fn into_transport(self) -> Result<Parts, Error> {
-        const OPERATION: &str = "into_transport";
-        self.key()?;
-        if self.underlying().is_some() {
-            return Err(Error::new(Kind::Unsupported, "bufferevent", OPERATION));
-        }
-        with_socket(&self, |socket, cx| {
-            // Refused before anything is changed.
-            if !matches!(socket.descriptor(), Some(Descriptor::Owned(_))) {
-                return Err(Error::new(Kind::Unsupported, NAME, OPERATION));
-            }
-            let mut unread = evbuffer::EvBuffer::new();
-            self.read_buffer(&mut unread)?;
-            let Some(Ok(stream)) = socket.take_descriptor().map(Descriptor::into_owned) else {
-                return Err(Error::new(Kind::Unsupported, NAME, OPERATION));
-            };
-            let unsent = cx.take_output();
-            self.free()?;
-            Ok(Parts {
-                stream: stream.into(),
-                unread,
-                unsent,
-            })
-        })?
+        let (parts, ()) = take_apart(&self, "into_transport", || Ok(()))?;
+        Ok(parts)
     }
 
     fn move_to_loop(&self, events: &LoopHandle) -> Result<Bev, Error> {
         use bufferevent_core::Direction::{Read, Write};
-        self.key()?;
-        let (read, write) = (self.watermark(Read), self.watermark(Write));
-        let (read_timeout, write_timeout) = self.timeouts();
-        let enabled = self.enabled();
-        let mut options = Options::EMPTY;
-        for option in [
-            Options::CLOSE_ON_FREE,
-            Options::THREADSAFE,
-            Options::DEFER_CALLBACKS,
-            Options::UNLOCK_CALLBACKS,
-        ] {
-            if self.has_option(option) {
-                options.insert(option);
-            }
-        }
-        let handler = self.replace_handler(None)?;
-        let mut parts = self.clone().into_transport()?;
+        let (mut parts, (options, marks, timeouts, enabled, handler)) =
+            take_apart(self, "move_to_loop", || {
+                let kept = [
+                    Options::CLOSE_ON_FREE,
+                    Options::THREADSAFE,
+                    Options::DEFER_CALLBACKS,
+                    Options::UNLOCK_CALLBACKS,
+                ];
+                let mut options = Options::EMPTY;
+                for option in kept.into_iter().filter(|option| self.has_option(*option)) {
+                    options.insert(option);
+                }
+                let marks = (self.watermark(Read), self.watermark(Write));
+                let (timeouts, enabled) = (self.timeouts(), self.enabled());
+                let handler = self.replace_handler(None)?;
+                Ok((options, marks, timeouts, enabled, handler))
+            })?;
         let bev = Builder::new(events).options(options).stream(parts.stream)?;
-        bev.set_read_watermark(read.low(), read.high())?;
-        bev.set_write_watermark(write.low(), write.high())?;
-        bev.set_timeouts(read_timeout, write_timeout)?;
+        bev.set_read_watermark(marks.0.low(), marks.0.high())?;
+        bev.set_write_watermark(marks.1.low(), marks.1.high())?;
+        bev.set_timeouts(timeouts.0, timeouts.1)?;
         with_socket(&bev, |_, cx| cx.restore_input(&mut parts.unread))?;
-        bev.write_buffer(&mut parts.unsent)?;
-        bev.disable(Directions::BOTH.without(enabled))?;
+        // Before its loop has anything to do for it, which may be another thread's.
         bev.replace_handler(handler)?;
+        bev.disable(Directions::BOTH.without(enabled))?;
+        bev.write_buffer(&mut parts.unsent)?;
         if enabled.contains(Directions::READ) {
             bev.enable(Directions::READ)?;
         }
@@ -304,6 +285,41 @@ impl SocketExt for Bev {
     fn peer_addr(&self) -> Result<Address, Error> {
         address(self, "peer_addr", socket2::Socket::peer_addr)
     }
+}
+
+/// Takes the socket out of `bev`, with all that waits, and frees that. `look` sees it before, when nothing can refuse any more. All of it under one
+/// lock: no byte comes or goes meanwhile.
+fn take_apart<R>(
+    bev: &Bev,
+    operation: &'static str,
+    look: impl FnOnce() -> Result<R, Error>,
+) -> Result<(Parts, R), Error> {
+    bev.key()?;
+    if bev.underlying().is_some() {
+        return Err(Error::new(Kind::Unsupported, "bufferevent", operation));
+    }
+    let refusal = || Error::new(Kind::Unsupported, NAME, operation);
+    with_socket(bev, |socket, cx| {
+        // Refused before anything is changed.
+        if !matches!(socket.descriptor(), Some(Descriptor::Owned(_))) {
+            return Err(refusal());
+        }
+        let mut unread = evbuffer::EvBuffer::new();
+        bev.read_buffer(&mut unread)?;
+        let looked = look().inspect_err(|_| cx.restore_input(&mut unread))?;
+        let stream = socket.take_descriptor().map(Descriptor::into_owned);
+        let Some(Ok(stream)) = stream else {
+            return Err(refusal());
+        };
+        let unsent = cx.take_output();
+        bev.free()?;
+        let parts = Parts {
+            stream: stream.into(),
+            unread,
+            unsent,
+        };
+        Ok((parts, looked))
+    })?
 }
 
 /// Begins to connect by name, by the given rules.
