@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bufferevent_core::{
     Bev, Deadline, Direction, Directions, Error, EventFlags, Handler, Kind, Mode, Options, READ,
-    TriggerOptions,
+    Rate, RateGroup, TriggerOptions,
 };
 use bufferevent_pair::{Pair, Partner as _, pair, pair_with};
 use bufferevent_testkit::{Loop, Through, spec};
@@ -32,6 +32,10 @@ fn buffer() -> EvBuffer {
     let mut buffer = EvBuffer::new();
     buffer.append_slice(b"x").expect("there is memory");
     buffer
+}
+
+fn rate() -> Rate {
+    Rate::per_second(1000).expect("it is one")
 }
 
 const OPERATIONS: &[Answers] = &[
@@ -84,6 +88,24 @@ const OPERATIONS: &[Answers] = &[
     ("set_max_output", |bev| bev.set_max_output(1)),
     ("set_max_single_read", |bev| bev.set_max_single_read(1)),
     ("set_max_single_write", |bev| bev.set_max_single_write(1)),
+    ("set_rate_limit", |bev| {
+        bev.set_rate_limit(Direction::Read, Some(rate()))
+    }),
+    ("charge_rate_limit", |bev| {
+        bev.set_rate_limit(Direction::Write, Some(rate()))?;
+        bev.charge_rate_limit(Direction::Write, 1)
+    }),
+    ("charge_rate_limit of none", |bev| {
+        match bev.charge_rate_limit(Direction::Write, 1) {
+            // There is none to charge: the thread was asked about first.
+            Err(error) if error.kind() == Kind::Misuse => Ok(()),
+            answer => answer,
+        }
+    }),
+    ("join_rate_group", |bev| {
+        bev.join_rate_group(&RateGroup::new(&bev.host()))
+    }),
+    ("leave_rate_group", Bev::leave_rate_group),
     ("set_priority", |bev| bev.set_priority(Priority(1))),
     ("set_handler", |bev| bev.set_handler(Silent)),
     ("set_local_handler", |bev| bev.set_local_handler(Silent)),
@@ -133,6 +155,10 @@ const LOOKS: &[Looks] = &[
     ("dns_error", |bev| seen(bev.dns_error())),
     ("max_single_read", |bev| seen(bev.max_single_read())),
     ("max_single_write", |bev| seen(bev.max_single_write())),
+    ("rate_limit", |bev| seen(bev.rate_limit(Direction::Read))),
+    ("rate_level", |bev| seen(bev.rate_level(Direction::Read))),
+    ("may_move", |bev| seen(bev.may_move(Direction::Read))),
+    ("rate_group", |bev| seen(bev.rate_group())),
     ("priority", |bev| seen(bev.priority())),
     ("interest", |bev| seen(bev.interest())),
     ("underlying", |bev| seen(bev.underlying())),
@@ -146,9 +172,14 @@ fn appearance(bev: &Bev) -> String {
         bev.watermark(Direction::Read),
         bev.watermark(Direction::Write),
     );
+    let rates = (
+        bev.rate_limit(Direction::Read),
+        bev.rate_limit(Direction::Write),
+        bev.rate_group().is_some(),
+    );
     let sizes = (bev.max_single_read(), bev.max_single_write(), bev.room());
     format!(
-        "{:?} {:?} {marks:?} {sizes:?} {:?} {:?} {:?} {:?} {:?}",
+        "{:?} {:?} {marks:?} {sizes:?} {rates:?} {:?} {:?} {:?} {:?} {:?}",
         bev.stats(),
         bev.enabled(),
         bev.timeouts(),
