@@ -26,6 +26,7 @@ mod rates;
 mod records;
 mod rows;
 mod sanitize;
+mod soak;
 mod windows;
 mod workspace;
 
@@ -52,6 +53,9 @@ the C interface (Linux; needs a C compiler, and valgrind for --test)
   capi --prefix DIR          builds it and installs it as libevent is installed
   capi --test                the C tests, each program under valgrind; and what --programs does
   capi --programs            tmux, fstrm_capture and memcached, as they were built for libevent, on it
+
+threads, for long
+  soak [--seconds N]         two relays joined crosswise over two loops, random operations: a minute over pairs, a minute over sockets
 
 the clock (on a machine that does nothing else)
   rates [--seconds N]        rate limits on sockets for 10 seconds each, within 5 %; 50 members share a group within 10 %
@@ -95,6 +99,7 @@ fn run(mut arguments: Arguments) -> Result<(), Failure> {
         Some("faults") => proved::run(rows::Book::Faults, arguments),
         Some("conformance") => conformance::run(arguments),
         Some("loom") => loom::run(arguments),
+        Some("soak") => soak::run(arguments),
         Some("mutants") => mutants::run(arguments),
         Some("fuzz") => fuzz::run(arguments),
         Some("capi") => capi::run(arguments),
