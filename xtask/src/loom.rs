@@ -13,7 +13,14 @@ use crate::workspace;
 const MODELS: [&[&str]; 3] = [
     &["-p", "evbuffer", "--test", "models"],
     &["-p", "evreactor", "--lib", "models"],
-    &["-p", "bufferevent-core", "--test", "models"],
+    &[
+        "-p",
+        "bufferevent-core",
+        "--features",
+        "async",
+        "--test",
+        "models",
+    ],
 ];
 
 /// Runs the models, or the mutations of them.

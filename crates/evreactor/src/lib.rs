@@ -45,6 +45,8 @@ mod builder;
 mod doorbell;
 mod event_loop;
 mod handle;
+#[cfg(all(test, loom))]
+mod models;
 mod pool;
 mod shared;
 #[cfg(unix)]

@@ -8,7 +8,8 @@
 
 #![expect(unsafe_code, reason = "lock_api builds the recursive lock of these")]
 
-pub use loom::sync::atomic;
+pub mod atomic;
+
 pub use loom::thread;
 #[doc(hidden)]
 pub use loom::thread_local as lazy_thread_local;
