@@ -125,7 +125,7 @@ const CRATES: &[Crate] = &[
             "evreactor",
             "evreactor-core",
         ],
-        others: &["socket2", "tracing", "libc"],
+        others: &["socket2", "tracing", "libc", "rustix"],
         closure: None,
     },
     Crate {

@@ -7,14 +7,14 @@
 //! - A send never raises SIGPIPE.
 
 use std::cell::RefCell;
-use std::io::{self, IoSlice, Read as _};
+use std::io::{self, IoSlice};
 use std::num::NonZeroUsize;
 
 use bufferevent_core::Context;
 use evbuffer::{Block, EvBuffer, FileRegion, Pool};
 use socket2::Socket;
 
-use crate::calls::{count_receive, count_send};
+use crate::calls::{self, count_receive, count_send};
 
 /// Interruptions in a row after which a call is reported as failed.
 const INTERRUPTIONS: u32 = 1000;
@@ -27,11 +27,6 @@ const SLICES: usize = 64;
 
 /// Blocks that a thread keeps for its next reads: 1 MiB.
 const IDLE_BLOCKS: usize = 16;
-
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL;
-#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
-const SEND_FLAGS: i32 = 0;
 
 struct Scratch {
     pool: Pool,
@@ -115,7 +110,9 @@ fn receive_by(
         empty @ None => empty.insert(scratch.pool.take().map_err(|_| out_of_memory())?),
     };
     let asked = room.min(block.len());
-    let count = again(count_receive, || (&*socket).read(&mut block[..asked]))?;
+    let count = again(count_receive, || {
+        calls::receive(socket, &mut block[..asked])
+    })?;
     if count <= SMALL_READ {
         cx.add_input(&block[..count]).map_err(|_| out_of_memory())?;
     } else {
@@ -163,7 +160,7 @@ pub(crate) fn send(socket: &Socket, output: &mut EvBuffer, share: usize) -> io::
         return send_part(socket, output, share);
     }
     let offered = first.len();
-    match again(count_send, || socket.send_with_flags(first, SEND_FLAGS)) {
+    match again(count_send, || calls::send(socket, first)) {
         Ok(count) if count == offered => {
             output.clear();
             Ok(Sent::All)
@@ -212,7 +209,7 @@ fn send_slices(socket: &Socket, output: &EvBuffer, share: usize) -> io::Result<T
     if first.len() >= share {
         let offered = share;
         let first = &first[..offered];
-        let count = again(count_send, || socket.send_with_flags(first, SEND_FLAGS))?;
+        let count = again(count_send, || calls::send(socket, first))?;
         return Ok(Taken { count, offered });
     }
     let mut slices = [IoSlice::new(&[]); SLICES];
@@ -228,7 +225,7 @@ fn send_slices(socket: &Socket, output: &EvBuffer, share: usize) -> io::Result<T
         used += 1;
     }
     let count = again(count_send, || {
-        socket.send_vectored_with_flags(&slices[..used], SEND_FLAGS)
+        socket.send_vectored_with_flags(&slices[..used], calls::SEND_FLAGS)
     })?;
     Ok(Taken { count, offered })
 }
@@ -263,8 +260,6 @@ fn send_file(socket: &Socket, region: &FileRegion, share: usize) -> io::Result<T
         let why = "the file is shorter than the range that was to be sent of it";
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
     }
-    let count = again(count_send, || {
-        socket.send_with_flags(&block[..offered], SEND_FLAGS)
-    })?;
+    let count = again(count_send, || calls::send(socket, &block[..offered]))?;
     Ok(Taken { count, offered })
 }
