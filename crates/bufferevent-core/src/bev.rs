@@ -30,33 +30,87 @@ use crate::pump::{self, Listed};
 use crate::resolve::ResolveError;
 
 /// What a handle points to: where a node is, and how many hold on to it.
-pub(crate) struct Handle {
-    pub(crate) domain: Arc<Domain>,
-    pub(crate) index: Index,
-    pub(crate) generation: u32,
-    /// The node's own and the users'.
-    holders: AtomicU32,
-    /// What can be seen without the lock; with THREADSAFE only.
-    published: Option<Box<Published>>,
+///
+/// Each connection has one. What only a THREADSAFE bufferevent needs makes another kind of it, so that it costs the others nothing.
+pub(crate) enum Handle {
+    Confined {
+        domain: Arc<Domain>,
+        index: Index,
+        generation: u32,
+        /// The node's own and the users'.
+        holders: AtomicU32,
+    },
+    Shared {
+        seen: Box<Seen>,
+        index: Index,
+        generation: u32,
+        /// As above.
+        holders: AtomicU32,
+    },
+}
+
+/// Of a THREADSAFE bufferevent: its domain, and what can be seen without the lock.
+pub(crate) struct Seen {
+    domain: Arc<Domain>,
+    published: Published,
 }
 
 impl Handle {
     #[inline]
+    pub(crate) fn domain(&self) -> &Arc<Domain> {
+        match self {
+            Self::Confined { domain, .. } => domain,
+            Self::Shared { seen, .. } => &seen.domain,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn index(&self) -> Index {
+        match self {
+            Self::Confined { index, .. } | Self::Shared { index, .. } => *index,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn generation(&self) -> u32 {
+        match self {
+            Self::Confined { generation, .. } | Self::Shared { generation, .. } => *generation,
+        }
+    }
+
+    /// Index and generation.
+    #[inline]
+    pub(crate) fn place(&self) -> (Index, u32) {
+        (self.index(), self.generation())
+    }
+
+    #[inline]
+    fn holders(&self) -> &AtomicU32 {
+        match self {
+            Self::Confined { holders, .. } | Self::Shared { holders, .. } => holders,
+        }
+    }
+
+    #[inline]
     pub(crate) fn published(&self) -> Option<&Published> {
-        self.published.as_deref()
+        match self {
+            Self::Confined { .. } => None,
+            Self::Shared { seen, .. } => Some(&seen.published),
+        }
     }
 
     /// Has the loop see whether the node has lost its last user. `false` if the loop is gone.
     pub(crate) fn orphaned_later(&self) -> bool {
+        let (index, generation) = self.place();
         let key = Key {
             call: Call::Orphan,
-            index: self.index,
-            generation: self.generation,
+            index,
+            generation,
         };
-        let scheduled = self
-            .domain
-            .host
-            .schedule(Phase::Turn, self.domain.clone(), key.pack());
+        let domain = self.domain();
+        let scheduled = domain
+            .host()
+            .schedule(Phase::Turn, domain.clone(), key.pack());
         scheduled.is_ok()
     }
 }
@@ -86,7 +140,7 @@ pub struct Stats {
 impl Clone for Bev {
     #[inline]
     fn clone(&self) -> Self {
-        self.0.holders.fetch_add(1, Ordering::Relaxed);
+        self.0.holders().fetch_add(1, Ordering::Relaxed);
         Self(self.0.clone())
     }
 }
@@ -95,7 +149,7 @@ impl Drop for Bev {
     #[inline]
     fn drop(&mut self) {
         // The node's own handle is left: nobody holds on to it from outside.
-        if self.0.holders.fetch_sub(1, Ordering::AcqRel) == 2 {
+        if self.0.holders().fetch_sub(1, Ordering::AcqRel) == 2 {
             self.last_user_left();
         }
     }
@@ -104,8 +158,8 @@ impl Drop for Bev {
 impl fmt::Debug for Bev {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bev")
-            .field("index", &self.0.index)
-            .field("generation", &self.0.generation)
+            .field("index", &self.0.index())
+            .field("generation", &self.0.generation())
             .finish_non_exhaustive()
     }
 }
@@ -124,13 +178,22 @@ impl Bev {
     /// The first handle of a node, and the node's own.
     pub(crate) fn first(domain: Arc<Domain>, core: &mut Core, index: Index) -> Self {
         let generation = core.node(index).generation;
-        let published = domain.threadsafe().then(|| core.to_publish(index));
-        let handle = Arc::new(Handle {
-            domain,
-            index,
-            generation,
-            holders: AtomicU32::new(2),
-            published,
+        let holders = AtomicU32::new(2);
+        let handle = Arc::new(if domain.threadsafe() {
+            let published = core.to_publish(index);
+            Handle::Shared {
+                seen: Box::new(Seen { domain, published }),
+                index,
+                generation,
+                holders,
+            }
+        } else {
+            Handle::Confined {
+                domain,
+                index,
+                generation,
+                holders,
+            }
         });
         let node = core.node(index);
         node.own = Arc::downgrade(&handle);
@@ -145,26 +208,24 @@ impl Bev {
 
     /// Another handle of what `handle` names.
     pub(crate) fn user_of(handle: Arc<Handle>) -> Self {
-        handle.holders.fetch_add(1, Ordering::Relaxed);
+        handle.holders().fetch_add(1, Ordering::Relaxed);
         Self(handle)
     }
 
     /// How many user handles there are.
     pub(crate) fn users(&self) -> u32 {
-        self.0.holders.load(Ordering::Acquire).saturating_sub(1)
+        self.0.holders().load(Ordering::Acquire).saturating_sub(1)
     }
 
     #[cold]
     fn last_user_left(&self) {
-        let domain = &self.0.domain;
+        let domain = self.0.domain();
         if domain.on_loop_thread() {
             pump::list(Listed::Orphan(self.0.clone()));
             return;
         }
         if !self.0.orphaned_later() {
-            let Handle {
-                index, generation, ..
-            } = *self.0;
+            let (index, generation) = self.0.place();
             // The loop is gone and nothing runs any more, so nobody is in there for long, and waits: free it from here.
             let cell = domain.keep(domain.lock_in_order());
             life::free(&cell, index, generation);
@@ -177,10 +238,8 @@ impl Bev {
         operation: &'static str,
         change: impl FnOnce(&mut Core, Index) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        let Handle {
-            index, generation, ..
-        } = *self.0;
-        self.0.domain.operate(operation, |core| {
+        let (index, generation) = self.0.place();
+        self.0.domain().operate(operation, |core| {
             if core.find(index, generation).is_none() {
                 return Err(Error::new(Kind::Freed, "bufferevent", operation));
             }
@@ -194,10 +253,8 @@ impl Bev {
         operation: &'static str,
         change: impl FnOnce(&mut Core, Index) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        let Handle {
-            index, generation, ..
-        } = *self.0;
-        self.0.domain.operate(operation, |core| {
+        let (index, generation) = self.0.place();
+        self.0.domain().operate(operation, |core| {
             match core.nodes.find_mut(index, generation) {
                 None => Err(Error::new(Kind::Freed, "bufferevent", operation)),
                 Some(node) if node.covered() => {
@@ -221,7 +278,7 @@ impl Bev {
         match self.glance() {
             Some(cell) => {
                 let core = cell.borrow();
-                core.find(self.0.index, self.0.generation).map(look)
+                core.find(self.0.index(), self.0.generation()).map(look)
             }
             None => {
                 let published = self.published()?;
@@ -237,7 +294,7 @@ impl Bev {
     #[inline]
     pub(crate) fn glance(&self) -> Option<Lock<'_>> {
         self.assert_thread();
-        self.0.domain.try_lock()
+        self.0.domain().try_lock()
     }
 
     /// # Panics
@@ -245,7 +302,7 @@ impl Bev {
     #[inline]
     pub(crate) fn assert_thread(&self) {
         assert!(
-            self.0.domain.may_enter(),
+            self.0.domain().may_enter(),
             "a bufferevent was looked at from a thread that is not its loop's; make it with Options::THREADSAFE"
         );
     }
@@ -259,7 +316,7 @@ impl Bev {
     #[doc(alias = "bufferevent_get_base")]
     #[must_use]
     pub fn host(&self) -> Arc<dyn Host> {
-        self.0.domain.host.clone()
+        self.0.domain().host().clone()
     }
 
     /// Whether it was freed.
@@ -283,10 +340,8 @@ impl Bev {
     #[doc(alias = "bufferevent_free")]
     #[doc(alias = "bufferevent_decref")]
     pub fn free(&self) -> Result<usize, Error> {
-        let Handle {
-            index, generation, ..
-        } = *self.0;
-        let domain = &self.0.domain;
+        let (index, generation) = self.0.place();
+        let domain = self.0.domain();
         let freed = || Error::new(Kind::Freed, "bufferevent", "free");
         let lock = match domain.enter("free") {
             Ok(lock) => lock,
@@ -438,8 +493,8 @@ impl Bev {
             return Published::room(&self.0);
         };
         let core = cell.borrow();
-        let mut index = self.0.index;
-        if core.find(index, self.0.generation).is_none() {
+        let mut index = self.0.index();
+        if core.find(index, self.0.generation()).is_none() {
             return 0;
         }
         let mut queued = self.posted();
@@ -457,7 +512,7 @@ impl Bev {
     /// [`Pressure::Eased`](crate::Pressure::Eased) will follow. For a relay across loops: who sees this and stops will hear when to go on.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        let domain = &self.0.domain;
+        let domain = self.0.domain();
         // What this thread has written counts, if it can be seen now what comes of it.
         if domain.is_visited()
             && let Some(lock) = domain.try_lock()

@@ -250,7 +250,7 @@ impl Output<'_> {
         addition: Addition<'_>,
         limit: Limit,
     ) -> Result<(), Error> {
-        match self.0.0.domain.enter_to_add(operation)? {
+        match self.0.0.domain().enter_to_add(operation)? {
             Some(lock) => self.grow_within(lock, operation, addition),
             None => self.grow_later(operation, addition, limit),
         }
@@ -264,7 +264,7 @@ impl Output<'_> {
         operation: &'static str,
         addition: Addition<'_>,
     ) -> Result<(), Error> {
-        self.0.0.domain.change(lock, |core| {
+        self.0.0.domain().change(lock, |core| {
             let index = self.0.top_node_of(core, operation)?;
             let count = addition.len();
             core.may_write(index, operation, count)?;
@@ -292,7 +292,7 @@ impl Output<'_> {
             // Or so it looks from outside. Who holds nothing can wait, and hear how it is.
             Err(_) => {}
         }
-        match self.0.0.domain.enter_unless_busy(operation)? {
+        match self.0.0.domain().enter_unless_busy(operation)? {
             Some(lock) => self.grow_within(lock, operation, addition),
             None => Err(Error::new(Kind::Busy, "bufferevent", operation)),
         }
@@ -345,9 +345,9 @@ impl Output<'_> {
         if std::sync::Arc::ptr_eq(here, there) {
             return self.turn_around(OPERATION);
         }
-        if std::sync::Arc::ptr_eq(&here.domain, &there.domain) {
+        if std::sync::Arc::ptr_eq(here.domain(), there.domain()) {
             return self.0.own(OPERATION, |core, to| {
-                let Some(source) = core.find_mut(there.index, there.generation) else {
+                let Some(source) = core.find_mut(there.index(), there.generation()) else {
                     return Err(Error::new(Kind::Freed, "bufferevent", OPERATION));
                 };
                 let refusal = if source.covered() {
@@ -362,12 +362,12 @@ impl Output<'_> {
                 }
                 let count = source.input.len();
                 core.may_write(to, OPERATION, count)?;
-                let mut moving = std::mem::take(&mut core.node(there.index).input);
+                let mut moving = std::mem::take(&mut core.node(there.index()).input);
                 if let Err(error) = core.node(to).output.append(&mut moving) {
-                    core.node(there.index).input = moving;
+                    core.node(there.index()).input = moving;
                     return Err(refused(OPERATION, error));
                 }
-                core.lost_input(there.index, count);
+                core.lost_input(there.index(), count);
                 core.gained_output(to, count);
                 Ok(count)
             });
@@ -397,9 +397,9 @@ impl Output<'_> {
     /// Moves this bufferevent's own input to its output: an echo.
     fn turn_around(&self, operation: &'static str) -> Result<usize, Error> {
         let here = &self.0.0;
-        here.domain.operate(operation, |core| {
+        here.domain().operate(operation, |core| {
             if let Some(node) = core.nodes.lone()
-                && node.generation == here.generation
+                && node.generation == here.generation()
                 && node.is_handled()
             {
                 let count = node.input.len();
@@ -407,11 +407,11 @@ impl Output<'_> {
                     .append(&mut node.input)
                     .map_err(|error| refused(operation, error))?;
                 if node.turned_around() {
-                    core.check_pressure(here.index);
+                    core.check_pressure(here.index());
                 }
                 return Ok(count);
             }
-            core.turn_around(here.index, here.generation, operation)
+            core.turn_around(here.index(), here.generation(), operation)
         })?
     }
 }

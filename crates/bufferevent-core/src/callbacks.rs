@@ -30,7 +30,7 @@ impl Bev {
     fn put_handler(&self, handler: Box<dyn Handler + Send>) -> Result<(), Error> {
         const OPERATION: &str = "set_handler";
         let interest = handler.interest();
-        let domain = &self.0.domain;
+        let domain = self.0.domain();
         let Some(lock) = domain.enter_unless_busy(OPERATION)? else {
             let operation = move |bev: &Bev| bev.replace_handler(Some(handler)).map(drop);
             return self.post(OPERATION, Box::new(operation));
@@ -47,7 +47,7 @@ impl Bev {
     /// # Errors
     /// [`Kind::WrongThread`] from another thread, THREADSAFE or not; the rest as `set_handler`.
     pub fn set_local_handler(&self, handler: impl Handler) -> Result<(), Error> {
-        if !self.0.domain.on_loop_thread() {
+        if !self.0.domain().on_loop_thread() {
             return Err(Error::new(
                 Kind::WrongThread,
                 "bufferevent",

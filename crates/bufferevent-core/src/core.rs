@@ -18,52 +18,48 @@ use crate::options::Options;
 use crate::set::set;
 
 set! {
-    /// What has come about in a domain and stays.
+    /// What is so about a domain. One byte: each connection has it, and the next would cost sixteen.
     pub(crate) struct Facts(u8) {
-        /// The loop is gone: nothing comes from outside any more.
+        /// The loop is gone: nothing comes from outside any more. For good.
         CLOSED = 1;
-        /// There are, or were, two transports: the life of a stack may hang on what happens in the other.
+        /// There are, or were, two transports: the life of a stack may hang on what happens in the other. For good.
         PAIRED = 2;
-        /// Other threads may look and enter.
+        /// Other threads may look and enter. For good.
         SHARED = 4;
         /// The lock of a shared one is kept while code of others runs.
         KEPT = 8;
-        /// The loop has a source of a transport here, and tells when it closes.
+        /// Some node is to be freed when something comes about, or has neither a user nor anything to hear; in a pair, also one
+        /// that has no user.
+        MARKED = 0x10;
+        /// Some node may have come to the end of its life.
+        SETTLE = 0x20;
+        /// The transport had its share, and rests until the loop's next turn runs it.
+        RESTING = 0x40;
+        /// The loop has a source of a transport here, and tells when it closes. For good.
         SOURCED = 0x80;
     }
 }
 
 /// Each connection has one, within its domain.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Core>() <= 288);
+const _: () = assert!(size_of::<Core>() <= 280);
 
 pub(crate) struct Core {
     /// Apart from the rest, so that a step can hold a node and count what it spends.
     pub(crate) nodes: Nodes,
     domain: Weak<Domain>,
     next_generation: u32,
-    /// What ran out of budget: steps of one node that wait for the next turn.
-    pub(crate) postponed_node: Index,
     /// Bytes the transport has read in this run of the pump.
     pub(crate) spent_reading: u32,
     /// Bytes the transport has written in this run of the pump.
     pub(crate) spent_writing: u32,
-    pub(crate) postponed: Steps,
     /// The transport has had its share of this turn.
     pub(crate) share_used: bool,
-    /// It had its share, and rests until the loop's next turn runs it.
-    pub(crate) resting: bool,
     /// The domain is on a ready list or scheduled with its loop.
     pub(crate) listed: bool,
     /// The pump is in this domain.
     pub(crate) running: bool,
-    /// Some node is to be freed when something comes about, or has neither a user nor anything to hear; in a pair, also one that
-    /// has no user.
-    pub(crate) marked: bool,
-    /// What is so for good. One byte: each connection has a core, and the next byte costs sixteen.
     pub(crate) facts: Facts,
-    /// Some node may have come to the end of its life.
-    pub(crate) settle: bool,
 }
 
 /// The nodes of a domain, and the steps that are queued for them.
@@ -93,17 +89,12 @@ impl Core {
             },
             domain,
             next_generation: 0,
-            postponed_node: NONE,
             spent_reading: 0,
             spent_writing: 0,
-            postponed: Steps::EMPTY,
             share_used: false,
-            resting: false,
             listed: false,
             running: false,
-            marked: false,
             facts: if shared { Facts::SHARED } else { Facts::EMPTY },
-            settle: false,
         }
     }
 
@@ -159,10 +150,6 @@ impl Core {
             && rare.late == index
         {
             rare.late = NONE;
-        }
-        if self.postponed_node == index {
-            self.postponed_node = NONE;
-            self.postponed = Steps::EMPTY;
         }
         let removed = match index {
             0 => self.nodes.first.take(),
@@ -228,6 +215,18 @@ impl Core {
         self.nodes.next_step()
     }
 
+    /// Whether some node may have come to the end of its life.
+    #[inline]
+    pub(crate) fn settles(&self) -> bool {
+        self.facts.contains(Facts::SETTLE)
+    }
+
+    /// Whether the life of some node hangs on something.
+    #[inline]
+    pub(crate) fn is_marked(&self) -> bool {
+        self.facts.contains(Facts::MARKED)
+    }
+
     /// Whether a push waits in this node or below it.
     pub(crate) fn push_waits(&self, mut index: Index) -> bool {
         while let Some(node) = self.get(index) {
@@ -272,7 +271,7 @@ impl Core {
     pub(crate) fn host(&self) -> Arc<dyn Host> {
         self.domain_arc()
             .expect("whoever is in a domain holds it")
-            .host
+            .host()
             .clone()
     }
 

@@ -15,13 +15,14 @@ use std::cell::RefCell;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use evreactor_core::sync::{Arc, ReentrantMutex, ReentrantMutexGuard, ThreadNumber, thread_number};
+use evreactor_core::sync::{Arc, ReentrantMutex, ReentrantMutexGuard};
 use evreactor_core::{Host, Phase, Ready, Target};
 
 use crate::core::{Core, Facts};
 use crate::direction::Directions;
 use crate::error::{Error, Kind};
 use crate::held::{self, Held, Holder};
+use crate::home::Home;
 use crate::inbox::Inbox;
 use crate::life;
 use crate::node::{Index, Steps};
@@ -31,11 +32,7 @@ use crate::pump;
 pub(crate) struct Domain {
     cell: ReentrantMutex<RefCell<Core>>,
     /// Outside the lock: a dropped handle must be able to post without taking it.
-    pub(crate) host: Arc<dyn Host>,
-    /// The loop's thread, if no other may enter; `None` with THREADSAFE.
-    confined_to: Option<ThreadNumber>,
-    /// What other threads put here when they could not wait. With THREADSAFE only.
-    inbox: Option<Box<Inbox>>,
+    home: Arc<Home>,
 }
 
 /// The lock of a domain.
@@ -130,34 +127,36 @@ impl Key {
 
 impl Domain {
     pub(crate) fn new(host: Arc<dyn Host>, threadsafe: bool) -> Arc<Self> {
-        let confined_to = (!threadsafe).then(|| host.thread());
-        let inbox = threadsafe.then(|| Box::new(Inbox::new(host.thread())));
+        let home = Home::on(host, threadsafe);
         Arc::new_cyclic(|me| Self {
             cell: ReentrantMutex::new(RefCell::new(Core::new(me.clone(), threadsafe))),
-            host,
-            confined_to,
-            inbox,
+            home,
         })
     }
 
+    pub(crate) fn host(&self) -> &Arc<dyn Host> {
+        self.home.host()
+    }
+
+    #[inline]
     pub(crate) fn on_loop_thread(&self) -> bool {
-        thread_number() == self.confined_to.unwrap_or_else(|| self.host.thread())
+        self.home.is_own_thread()
     }
 
     #[inline]
     pub(crate) fn may_enter(&self) -> bool {
-        self.confined_to
-            .is_none_or(|thread| thread == thread_number())
+        self.home.is_own_thread() || self.threadsafe()
     }
 
+    #[inline]
     pub(crate) fn threadsafe(&self) -> bool {
-        self.confined_to.is_none()
+        self.inbox().is_some()
     }
 
     /// Where operations wait; `None` in a confined domain.
     #[inline]
     pub(crate) fn inbox(&self) -> Option<&Inbox> {
-        self.inbox.as_deref()
+        self.home.inbox()
     }
 
     /// What orders the domains, and tells them apart.
@@ -358,7 +357,7 @@ impl Domain {
         let (result, start) = {
             let mut core = cell.borrow_mut();
             let result = change(&mut core);
-            let start = !core.running && !core.listed && (core.has_work() || core.settle);
+            let start = !core.running && !core.listed && (core.has_work() || core.settles());
             core.listed |= start;
             core.publish_if_shared();
             (result, start)
@@ -388,13 +387,17 @@ impl Domain {
             generation: 0,
         }
         .pack();
-        if self.host.schedule(Phase::Turn, self.clone(), key).is_err() {
+        if self
+            .host()
+            .schedule(Phase::Turn, self.clone(), key)
+            .is_err()
+        {
             // Nothing runs on a closed loop; let a later operation try, and fail, again.
             // Whoever is in there now marks it anew, or fails likewise.
             if let Some(lock) = self.cell.try_lock() {
                 let mut core = lock.borrow_mut();
                 core.listed = false;
-                core.resting = false;
+                core.facts.remove(Facts::RESTING);
             }
         }
     }
@@ -405,7 +408,7 @@ impl Target for Domain {
         let key = Key::unpack(key);
         let mut unlocked = None;
         pump::run(self, |core| match key.call {
-            Call::Run => core.resting = false,
+            Call::Run => core.facts.remove(Facts::RESTING),
             Call::Deliver => {
                 if let Some(node) = core.find_mut(key.index, key.generation) {
                     node.queued.remove(Steps::DEFERRED);
@@ -458,14 +461,14 @@ impl Target for Domain {
         for handler in handlers {
             let dropped = catch_unwind(AssertUnwindSafe(|| drop(handler)));
             if let Err(payload) = dropped {
-                self.host.caught_panic("drop", &*payload);
+                self.host().caught_panic("drop", &*payload);
             }
         }
         pump::run(self, |core| {
             core.facts.insert(Facts::CLOSED);
             core.orphan_all();
-            core.resting = false;
-            core.settle = true;
+            core.facts.remove(Facts::RESTING);
+            core.facts.insert(Facts::SETTLE);
         });
     }
 }

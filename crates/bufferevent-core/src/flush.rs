@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use evreactor_core::sync::Arc;
 use evreactor_core::{Phase, Ready, Target};
 
-use crate::bev::{Bev, Handle};
+use crate::bev::Bev;
 use crate::core::Core;
 use crate::direction::{Direction, Directions};
 use crate::error::{Error, Kind};
@@ -33,7 +33,7 @@ impl Bev {
     /// [`Kind::Covered`], [`Kind::Freed`], [`Kind::WrongThread`].
     #[doc(alias = "bufferevent_flush")]
     pub fn flush(&self, direction: Direction, mode: Mode) -> Result<Flushed, Error> {
-        let domain = &self.0.domain;
+        let domain = self.0.domain();
         // Refusals first, with nothing changed.
         match self.own("flush", |_, _| Ok(())) {
             Err(error) if error.kind() == Kind::Busy => return self.flush_posted(direction, mode),
@@ -47,10 +47,8 @@ impl Bev {
 
     /// On the loop's thread.
     fn flush_now(&self, direction: Direction, mode: Mode) -> Result<Flushed, Error> {
-        let Handle {
-            index, generation, ..
-        } = *self.0;
-        let domain = &self.0.domain;
+        let (index, generation) = self.0.place();
+        let domain = self.0.domain();
         self.own("flush", |_, _| Ok(()))?;
         let some = {
             let cell = domain.hold("flush")?;
@@ -87,7 +85,7 @@ impl Bev {
         if direction == Direction::Read {
             let target = Arc::new(ReadLater(self.clone(), mode));
             // A closed loop reads nothing any more.
-            let _ = self.0.domain.host.schedule(Phase::Turn, target, 0);
+            let _ = self.0.domain().host().schedule(Phase::Turn, target, 0);
             return Ok(Flushed::Nothing);
         }
         self.own("flush", |core, index| {

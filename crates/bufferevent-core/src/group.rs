@@ -145,7 +145,7 @@ impl Wakes {
     fn ring(self) {
         for (domain, key) in self.0 {
             if let Some(domain) = domain.upgrade() {
-                let host = domain.host.clone();
+                let host = domain.host().clone();
                 let target: Arc<dyn Target> = domain;
                 // On a closed loop nothing moves any more.
                 let _ = host.schedule(Phase::Turn, target, key);

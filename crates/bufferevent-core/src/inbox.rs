@@ -264,7 +264,7 @@ fn schedule(domain: &Arc<Domain>) -> Result<(), LoopClosed> {
         domain: domain.clone(),
         ran: AtomicBool::new(false),
     };
-    domain.host.schedule(Phase::Turn, Arc::new(turn), 0)
+    domain.host().schedule(Phase::Turn, Arc::new(turn), 0)
 }
 
 /// Puts an operation on `bev` into its domain's inbox.
@@ -273,7 +273,7 @@ fn schedule(domain: &Arc<Domain>) -> Result<(), LoopClosed> {
 /// [`Kind::Full`] past the limits; [`Kind::LoopClosed`].
 pub(crate) fn post(bev: &Bev, name: &'static str, operation: Operation) -> Result<(), Error> {
     let refusal = |kind| Error::new(kind, "bufferevent", name);
-    let Some(inbox) = bev.0.domain.inbox() else {
+    let Some(inbox) = bev.0.domain().inbox() else {
         return Err(refusal(Kind::Busy));
     };
     let first = inbox.put(bev, operation);
@@ -290,7 +290,7 @@ pub(crate) fn post_bytes(
     count: usize,
     add: impl FnOnce(&mut EvBuffer) -> Result<(), evbuffer::Error>,
 ) -> Result<(), Error> {
-    let Some(inbox) = bev.0.domain.inbox() else {
+    let Some(inbox) = bev.0.domain().inbox() else {
         return Err(Error::new(Kind::Busy, "bufferevent", name));
     };
     let first = inbox.put_bytes(bev, name, count, add);
@@ -299,7 +299,7 @@ pub(crate) fn post_bytes(
 
 /// Has the loop do what was put into the inbox, if it has yet to be called.
 fn call(bev: &Bev, name: &'static str, first: bool) -> Result<(), Error> {
-    if first && schedule(&bev.0.domain).is_err() {
+    if first && schedule(bev.0.domain()).is_err() {
         return Err(Error::new(Kind::LoopClosed, "bufferevent", name));
     }
     Ok(())

@@ -64,6 +64,7 @@ mod flush;
 mod group;
 mod handler;
 mod held;
+mod home;
 mod inbox;
 mod layer;
 mod lent;

@@ -28,8 +28,8 @@ pub(crate) fn orphaned(core: &mut Core, index: Index, generation: u32) {
         && !node.covered()
     {
         node.flags.insert(Flags::ORPHAN);
-        core.marked = true;
-        core.settle = true;
+        core.facts.insert(Facts::MARKED);
+        core.facts.insert(Facts::SETTLE);
     }
 }
 
@@ -123,7 +123,7 @@ pub(crate) fn uncover(core: &mut Core, index: Index) {
 pub(crate) fn settle(cell: &RefCell<Core>) {
     let indices = {
         let mut core = cell.borrow_mut();
-        core.settle = false;
+        core.facts.remove(Facts::SETTLE);
         core.indices()
     };
     for index in indices {
@@ -135,7 +135,11 @@ pub(crate) fn settle(cell: &RefCell<Core>) {
         }
     }
     let mut core = cell.borrow_mut();
-    core.marked = core.any_marked();
+    if core.any_marked() {
+        core.facts.insert(Facts::MARKED);
+    } else {
+        core.facts.remove(Facts::MARKED);
+    }
 }
 
 /// Whether nothing keeps this node alive any more.
@@ -245,13 +249,13 @@ impl Core {
     /// Marks a node to be freed when `why` comes about.
     pub(crate) fn mark(&mut self, index: Index, why: Flags) {
         self.node(index).flags.insert(why);
-        self.marked = true;
+        self.facts.insert(Facts::MARKED);
     }
 
     /// Has the handler told once all output is out.
     pub(crate) fn tell_sent(&mut self, index: Index) {
         self.mark(index, Flags::TELLS_SENT);
-        self.settle = true;
+        self.facts.insert(Facts::SETTLE);
     }
 
     /// Has the loop free a node, whose handler is told nothing any more.
@@ -259,8 +263,8 @@ impl Core {
         let node = self.node(index);
         node.flags.insert(Flags::FREE_NOW);
         node.set_interest(Interest::EMPTY);
-        self.marked = true;
-        self.settle = true;
+        self.facts.insert(Facts::MARKED);
+        self.facts.insert(Facts::SETTLE);
     }
 
     /// Has the pump look whether this node is at its end, if it may be.
@@ -272,16 +276,20 @@ impl Core {
     /// As [`maybe_reap`](Self::maybe_reap), for who has looked whether the node may end.
     #[inline]
     pub(crate) fn reap_if(&mut self, may_end: bool) {
-        if may_end || self.marked {
+        if may_end || self.is_marked() {
             self.look_for_ends(may_end);
         }
     }
 
     #[cold]
     fn look_for_ends(&mut self, may_end: bool) {
-        self.marked |= may_end;
+        if may_end {
+            self.facts.insert(Facts::MARKED);
+        }
         // The partner in a pair lives by what is in flight here.
-        self.settle |= may_end || self.facts.contains(Facts::PAIRED);
+        if may_end || self.facts.contains(Facts::PAIRED) {
+            self.facts.insert(Facts::SETTLE);
+        }
     }
 
     /// Whether all output of the stack below and including `index` is out, or can never be.

@@ -69,6 +69,10 @@ set! {
         PUSH = 4;
         /// A deferred delivery is scheduled with the loop.
         DEFERRED = 8;
+        /// A pull waits for the next turn's share.
+        LATER_PULL = 0x10;
+        /// A push does.
+        LATER_PUSH = 0x20;
         /// What the pump takes.
         WORK = 7;
     }

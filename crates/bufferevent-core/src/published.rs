@@ -327,7 +327,7 @@ impl Node {
 
 impl Core {
     /// What is to show how a node stands, whose handle is being made.
-    pub(crate) fn to_publish(&self, index: Index) -> Box<Published> {
+    pub(crate) fn to_publish(&self, index: Index) -> Published {
         let node = self.get(index);
         let layer = node.and_then(|node| node.layer.as_deref());
         let kind = layer.map_or(TypeId::of::<()>(), |layer| (layer as &dyn Any).type_id());
@@ -336,7 +336,7 @@ impl Core {
         if let Some(node) = node {
             published.store(node);
         }
-        Box::new(published)
+        published
     }
 
     /// Shows how the bufferevents of a THREADSAFE domain stand.

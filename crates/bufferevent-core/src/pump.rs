@@ -22,7 +22,7 @@ use evreactor_core::sync::{self, Arc};
 
 use crate::bev::Handle;
 use crate::context::Context;
-use crate::core::Core;
+use crate::core::{Core, Facts};
 use crate::deliver;
 use crate::direction::Direction;
 use crate::domain::{Domain, directions};
@@ -182,9 +182,9 @@ fn drain_listed(_: &Active) {
                 }
             }
             Listed::Run(domain) => domain.schedule_run(),
-            Listed::Orphan(handle) => match handle.domain.lock_unless_holding() {
+            Listed::Orphan(handle) => match handle.domain().lock_unless_holding() {
                 Some(lock) => {
-                    let (index, generation) = (handle.index, handle.generation);
+                    let (index, generation) = (handle.index(), handle.generation());
                     life::orphaned(&mut lock.borrow_mut(), index, generation);
                     run_steps(&lock);
                 }
@@ -225,7 +225,7 @@ fn run_steps(cell: &RefCell<Core>) {
     }
 
     let mut core = cell.borrow_mut();
-    if core.resting {
+    if core.facts.contains(Facts::RESTING) {
         return;
     }
     core.listed = false;
@@ -238,7 +238,7 @@ fn run_steps(cell: &RefCell<Core>) {
         core = lone::steps(cell, core, &mut steps);
         core = match core.next_step() {
             Some((index, step)) => any_step(cell, core, index, step),
-            None if core.settle => {
+            None if core.settles() => {
                 drop(core);
                 life::settle(cell);
                 cell.borrow_mut()
@@ -253,7 +253,7 @@ fn run_steps(cell: &RefCell<Core>) {
     std::mem::forget(running);
     core.running = false;
     core.publish_if_shared();
-    if more || core.share_used || core.postponed_node != NONE {
+    if more || core.share_used {
         drop(core);
         go_on_later(cell);
     }
@@ -279,8 +279,10 @@ fn any_step<'a>(
 fn go_on_later(cell: &RefCell<Core>) {
     let again = {
         let mut core = cell.borrow_mut();
-        core.resting = std::mem::take(&mut core.share_used);
-        core.requeue_postponed();
+        if std::mem::take(&mut core.share_used) {
+            core.facts.insert(Facts::RESTING);
+            core.requeue_postponed();
+        }
         let again = !core.listed;
         core.listed = true;
         if again { core.domain_arc() } else { None }
@@ -383,7 +385,7 @@ pub(crate) fn pull_step<'a>(
             .max_single_read()
             .saturating_sub(core.spent_reading as usize);
         // The turn's share is used up, and something asked again since: it is heard in the next turn.
-        if left == 0 && !connected && core.postpone(index, Steps::PULL) {
+        if left == 0 && !connected && core.postpone(index, Steps::LATER_PULL) {
             return borrowed;
         }
         let node = core.nodes.node(index);
@@ -517,7 +519,7 @@ pub(crate) fn push_step<'a>(
     if bottom {
         let spent = core.spent_writing as usize;
         left = node.max_single_write().saturating_sub(spent);
-        if left == 0 && mode == Mode::Normal && core.postpone(index, Steps::PUSH) {
+        if left == 0 && mode == Mode::Normal && core.postpone(index, Steps::LATER_PUSH) {
             return borrowed;
         }
     }
@@ -646,26 +648,30 @@ impl Core {
             .is_some_and(|node| node.input.is_empty() && node.read_end == End::Open)
     }
 
-    /// Keeps a step for the next turn. `false` if another node's step is kept already, or no run is under way at whose
-    /// end it would be queued: then it just goes on.
-    fn postpone(&mut self, index: Index, step: Steps) -> bool {
-        if !self.running || (self.postponed_node != NONE && self.postponed_node != index) {
-            return false;
+    /// Keeps a transport's step for the next turn. `false` if no run is under way at whose end it would be queued: then it just goes on.
+    fn postpone(&mut self, index: Index, later: Steps) -> bool {
+        if self.running {
+            self.node(index).queued.insert(later);
+            self.share_used = true;
         }
-        self.postponed_node = index;
-        self.postponed.insert(step);
-        true
+        self.running
     }
 
     /// Queues what was kept for the next turn.
     fn requeue_postponed(&mut self) {
-        let index = std::mem::replace(&mut self.postponed_node, NONE);
-        let steps = std::mem::replace(&mut self.postponed, Steps::EMPTY);
-        if steps.contains(Steps::PULL) {
-            self.queue_pull(index);
-        }
-        if steps.contains(Steps::PUSH) {
-            self.queue_push(index);
+        for index in self.indices() {
+            let Some(node) = self.get_mut(index) else {
+                continue;
+            };
+            let later = node.queued;
+            node.queued
+                .remove(Steps::LATER_PULL.union(Steps::LATER_PUSH));
+            if later.contains(Steps::LATER_PULL) {
+                self.queue_pull(index);
+            }
+            if later.contains(Steps::LATER_PUSH) {
+                self.queue_push(index);
+            }
         }
     }
 

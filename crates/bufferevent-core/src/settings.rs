@@ -337,7 +337,7 @@ impl Bev {
     #[doc(alias = "bufferevent_priority_set")]
     pub fn set_priority(&self, priority: Priority) -> Result<(), Error> {
         const OPERATION: &str = "set_priority";
-        match self.0.domain.hold(OPERATION) {
+        match self.0.domain().hold(OPERATION) {
             Ok(_hold) => self.set_priority_now(priority),
             Err(error) if error.kind() != Kind::Busy => Err(error),
             Err(_) => self.post(
@@ -348,7 +348,7 @@ impl Bev {
     }
 
     fn set_priority_now(&self, priority: Priority) -> Result<(), Error> {
-        let cell = self.0.domain.hold("set_priority")?;
+        let cell = self.0.domain().hold("set_priority")?;
         let transport = self.on("set_priority", |core, index| {
             let mut index = index;
             loop {

@@ -12,7 +12,7 @@ use evbuffer::EvBuffer;
 use evreactor_core::sync::Arc;
 use evreactor_core::{Host, Target};
 
-use crate::bev::{Bev, Handle};
+use crate::bev::Bev;
 use crate::context::{Context, NodeKey};
 use crate::core::Facts;
 use crate::direction::Directions;
@@ -48,7 +48,7 @@ impl Bev {
     pub fn beside(&self, layer: impl Bufferevent) -> Result<Self, Error> {
         let options = self.on("beside", |core, index| Ok(core.node(index).options))?;
         Self::place(
-            self.0.domain.clone(),
+            self.0.domain().clone(),
             options,
             Box::new(layer),
             "beside",
@@ -65,21 +65,21 @@ impl Bev {
     #[doc(alias = "bufferevent_filter_new")]
     pub fn over(&self, options: Options, layer: impl Bufferevent) -> Result<Self, Error> {
         options.check(layer.name(), "over")?;
-        if options.contains(Options::THREADSAFE) && !self.0.domain.threadsafe() {
+        if options.contains(Options::THREADSAFE) && !self.0.domain().threadsafe() {
             return Err(Error::new(Kind::Misuse, layer.name(), "over"));
         }
         let name = layer.name();
-        let _hold = self.0.domain.hold("over")?;
+        let _hold = self.0.domain().hold("over")?;
         self.own("over", |core, index| match core.node(index).write_end {
             End::Open => Ok(()),
             End::Wanted | End::Done | End::Failed => Err(Error::new(Kind::Ended, name, "over")),
         })?;
         Self::place(
-            self.0.domain.clone(),
+            self.0.domain().clone(),
             options,
             Box::new(layer),
             "over",
-            self.0.index,
+            self.0.index(),
         )
     }
 
@@ -115,9 +115,7 @@ impl Bev {
             }
             Self::first(domain.clone(), core, index)
         })?;
-        let Handle {
-            index, generation, ..
-        } = *bev.0;
+        let (index, generation) = bev.0.place();
         if let Some(mut layer) = pump::take_layer(&cell, index, generation) {
             let mut cx = Context::new(&cell, index, generation, Mode::Normal);
             pump::guarded(&cell, index, generation, "attached", || {
@@ -132,7 +130,7 @@ impl Bev {
         if !tells {
             let target: Arc<dyn Target> = domain.clone();
             // A loop that is closed already has nothing to tell.
-            let _ = domain.host.tell_closed(Arc::downgrade(&target));
+            let _ = domain.host().tell_closed(Arc::downgrade(&target));
         }
         Ok(bev)
     }
@@ -149,7 +147,7 @@ impl Bev {
         }
         let cell = self.glance()?;
         let core = cell.borrow();
-        let below = core.find(self.0.index, self.0.generation)?.below;
+        let below = core.find(self.0.index(), self.0.generation())?.below;
         Self::of(core.get(below)?)
     }
 
@@ -171,7 +169,7 @@ impl Bev {
     #[must_use]
     pub fn neighbour(&self, key: NodeKey) -> Option<Self> {
         self.assert_thread();
-        let cell = self.0.domain.enter("neighbour").ok()?;
+        let cell = self.0.domain().enter("neighbour").ok()?;
         let core = cell.borrow();
         Self::of(core.find(key.index, key.generation)?)
     }
@@ -201,8 +199,8 @@ impl Bev {
         }
         let cell = self.glance()?;
         let core = cell.borrow();
-        core.find(self.0.index, self.0.generation)?;
-        let mut index = self.0.index;
+        core.find(self.0.index(), self.0.generation())?;
+        let mut index = self.0.index();
         while let Some(node) = core.get(index) {
             let any: Option<&dyn Any> = node.layer.as_deref().map(|layer| layer as &dyn Any);
             if any.is_some_and(<dyn Any>::is::<T>) {
@@ -228,8 +226,8 @@ impl Bev {
             let published = handle.published().filter(|here| !here.is(Is::FREED))?;
             if published.kind == kind {
                 return Some(NodeKey {
-                    index: handle.index,
-                    generation: handle.generation,
+                    index: handle.index(),
+                    generation: handle.generation(),
                 });
             }
             next = published.below.upgrade();
@@ -288,7 +286,7 @@ impl<T: Bufferevent> LayerRef<T> {
     /// lock; [`Kind::Freed`]; [`Kind::WrongThread`]. With THREADSAFE it runs on whatever thread calls, under the lock.
     pub fn with<R>(&self, call: impl FnOnce(&mut T, &mut Context<'_>) -> R) -> Result<R, Error> {
         const OPERATION: &str = "layer";
-        let domain = &self.bev.0.domain;
+        let domain = self.bev.0.domain();
         let NodeKey { index, generation } = self.key;
         let result = {
             let cell = domain.hold(OPERATION)?;

@@ -15,7 +15,7 @@
 
 use evbuffer::EvBuffer;
 
-use crate::bev::{Bev, Handle};
+use crate::bev::Bev;
 use crate::core::Core;
 use crate::direction::{Direction, Directions};
 use crate::error::{Error, Kind};
@@ -47,7 +47,7 @@ impl Bev {
     /// As [`over`](Self::over); nothing is changed then.
     pub fn put_on(&self, options: Options, layer: impl Bufferevent) -> Result<Self, Error> {
         // One operation to other threads, the loop's among them.
-        let _hold = self.0.domain.hold("put_on")?;
+        let _hold = self.0.domain().hold("put_on")?;
         let enabled = self.enabled();
         let read = self.watermark(Direction::Read);
         let write = self.watermark(Direction::Write);
@@ -130,13 +130,11 @@ impl Bev {
         operation: &'static str,
         may: impl FnOnce(&mut Core, Index) -> Result<(), Error>,
     ) -> Result<TornOff, Error> {
-        let domain = &self.0.domain;
+        let domain = self.0.domain();
         if !domain.on_loop_thread() {
             return Err(only_there(operation));
         }
-        let Handle {
-            index, generation, ..
-        } = *self.0;
+        let (index, generation) = self.0.place();
         let torn = {
             let cell = domain.hold(operation)?;
             // Nothing runs between the handing over and the freeing: a step of the layer would take its own bytes for new ones.

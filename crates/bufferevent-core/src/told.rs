@@ -29,7 +29,7 @@ impl<'a> Guard<'a> {
     #[track_caller]
     fn new(bev: &'a Bev, lock: Lock<'a>) -> Self {
         Self {
-            _hold: bev.0.domain.keep_as(lock, Holder::Hand),
+            _hold: bev.0.domain().keep_as(lock, Holder::Hand),
         }
     }
 }
@@ -50,8 +50,8 @@ impl Bev {
     #[doc(alias = "bufferevent_unlock")]
     #[track_caller]
     pub fn lock(&self) -> Result<Guard<'_>, Error> {
-        held::check_by_hand(self.0.domain.address());
-        Ok(Guard::new(self, self.0.domain.enter("lock")?))
+        held::check_by_hand(self.0.domain().address());
+        Ok(Guard::new(self, self.0.domain().enter("lock")?))
     }
 
     /// Takes the locks of this bufferevent and of another, which may be on another loop: operations on both are one to other threads.
@@ -65,7 +65,7 @@ impl Bev {
     #[track_caller]
     pub fn lock_both<'a>(&'a self, other: &'a Self) -> Result<(Guard<'a>, Guard<'a>), Error> {
         const OPERATION: &str = "lock_both";
-        let (here, there) = (&self.0.domain, &other.0.domain);
+        let (here, there) = (self.0.domain(), other.0.domain());
         held::check_by_hand(here.address());
         held::check_by_hand(there.address());
         if !here.may_enter() || !there.may_enter() {
@@ -119,12 +119,12 @@ impl Bev {
         let found = move |bev: &Self, core: &mut Core| {
             find(bev, core, operation).and_then(|index| change(core, index))
         };
-        let domain = &self.0.domain;
+        let domain = self.0.domain();
         match domain.enter_unless_busy(operation)? {
             Some(lock) => domain.change(lock, |core| found(self, core)),
             None => {
                 let later =
-                    move |bev: &Self| bev.0.domain.operate(operation, |core| found(bev, core))?;
+                    move |bev: &Self| bev.0.domain().operate(operation, |core| found(bev, core))?;
                 self.post(operation, Box::new(later))
             }
         }
@@ -133,9 +133,7 @@ impl Bev {
     /// The node that this handle names.
     #[inline]
     pub(crate) fn node_of(&self, core: &Core, operation: &'static str) -> Result<Index, Error> {
-        let Handle {
-            index, generation, ..
-        } = *self.0;
+        let (index, generation) = self.0.place();
         match core.find(index, generation) {
             Some(_) => Ok(index),
             None => Err(Error::new(Kind::Freed, "bufferevent", operation)),
@@ -145,9 +143,7 @@ impl Bev {
     /// The node that this handle names, if nothing covers it.
     #[inline]
     pub(crate) fn top_node_of(&self, core: &Core, operation: &'static str) -> Result<Index, Error> {
-        let Handle {
-            index, generation, ..
-        } = *self.0;
+        let (index, generation) = self.0.place();
         match core.find(index, generation) {
             None => Err(Error::new(Kind::Freed, "bufferevent", operation)),
             Some(node) if node.covered() => Err(Error::new(Kind::Covered, node.name(), operation)),
@@ -188,7 +184,7 @@ impl Bev {
     /// What can be said of an operation at once, and whether the inbox takes it.
     pub(crate) fn may_post(&self, name: &'static str, bytes: usize) -> Result<(), Error> {
         let refusal = |kind| Err(Error::new(kind, "bufferevent", name));
-        let (Some(inbox), Some(published)) = (self.0.domain.inbox(), self.published()) else {
+        let (Some(inbox), Some(published)) = (self.0.domain().inbox(), self.published()) else {
             return refusal(Kind::Busy);
         };
         if published.is(Is::FREED) {
@@ -229,10 +225,8 @@ impl Bev {
     /// User code in an operation that was taken in has panicked: a drop.
     #[cold]
     pub(crate) fn panicked_later(&self, payload: Box<dyn Any + Send>) {
-        let Handle {
-            index, generation, ..
-        } = *self.0;
-        if let Ok(cell) = self.0.domain.hold("posted") {
+        let (index, generation) = self.0.place();
+        if let Ok(cell) = self.0.domain().hold("posted") {
             pump::panicked(&cell, index, generation, "posted operation", payload);
         }
     }

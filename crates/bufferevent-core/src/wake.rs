@@ -237,7 +237,7 @@ impl Core {
             && !node.crosses_mark()
             && !node.may_end();
         // In a pair, the partner's life may hang on it.
-        if !(quiet && (self.nodes.is_lone() || !self.marked)) {
+        if !(quiet && (self.nodes.is_lone() || !self.is_marked())) {
             self.tell_lost_output(index, count);
         }
     }
@@ -277,7 +277,7 @@ impl Core {
         if empty && wanted {
             self.queue_push(index);
         }
-        if empty && (may_end || self.marked) {
+        if empty && (may_end || self.is_marked()) {
             self.emptied_output(index);
         }
     }

@@ -37,6 +37,21 @@ impl Ready {
     /// Urgent data arrived.
     pub const PRIORITY: Self = Self(1 << 5);
 
+    /// All of them.
+    pub const ALL: Self = Self((1 << 6) - 1);
+
+    /// The set as a number, for who stores it.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The set of this number, of which bits without a meaning are left out.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits & Self::ALL.0)
+    }
+
     /// Whether every bit of `other` is set.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {

@@ -26,7 +26,7 @@ use crate::shared::{Call, Shared};
 /// The number of no descriptor: -1, or Windows' `INVALID_SOCKET`.
 const NO_SOURCE: RawSource = !0;
 
-/// Low bits of a token that hold the row, the others hold its generation: 40 and 24, on 32-bit systems 20 and 12.
+/// Low bits of a token that hold the row, the others hold its generation: 40 and 14 of the 24, on 32-bit systems 20 and 12.
 const ROW_BITS: u32 = usize::BITS / 8 * 5;
 const ROW_MASK: usize = (1 << ROW_BITS) - 1;
 /// Rows per loop. Below `ROW_MASK`, so that no token is all ones.
@@ -60,24 +60,92 @@ impl Token {
     }
 }
 
-/// One watched source. 40 bytes on 64-bit Unix.
+/// One watched source. 32 bytes on 64-bit Unix: each connection has one.
 struct Row {
     /// `None` while the row is unused.
     target: Option<Arc<dyn Target>>,
     /// The target's key; in an unused row, the next unused one.
     key: u64,
     raw: RawSource,
-    generation: u32,
-    interest: Interest,
-    /// Without edges: what was asked for and has not been reported yet.
-    armed: Interest,
-    priority: u8,
+    state: RowState,
+}
+
+/// The small parts of a row, in four bytes.
+#[derive(Clone, Copy)]
+struct RowState(u32);
+
+/// Where a part lies in a [`RowState`]: its lowest bit, and how many it has.
+type Part = (u32, u32);
+
+impl RowState {
+    /// Wraps: a stale report lives for a few turns, not for thousands of registrations of one row.
+    const GENERATION: Part = (0, if usize::BITS == 64 { 14 } else { 12 });
+    const PRIORITY: Part = (14, u8::BITS);
     /// What waits for the row's priority to be served.
-    pending: Ready,
+    const PENDING: Part = (22, Ready::ALL.bits().count_ones());
+    /// What is asked for.
+    const INTEREST: Part = (28, 2);
+    /// Without edges: what was asked for and has not been reported yet.
+    const ARMED: Part = (30, 2);
+
+    #[inline(always)]
+    const fn get(self, (at, length): Part) -> u32 {
+        self.0 >> at & ((1 << length) - 1)
+    }
+
+    /// Bits of `value` that do not fit are lost.
+    const fn set(&mut self, (at, length): Part, value: u32) {
+        let mask = (1 << length) - 1;
+        self.0 = self.0 & !(mask << at) | (value & mask) << at;
+    }
+
+    #[inline(always)]
+    fn generation(self) -> u32 {
+        self.get(Self::GENERATION)
+    }
+
+    fn interest(self) -> Interest {
+        Interest::from_bits(self.get(Self::INTEREST) as u8)
+    }
+
+    fn armed(self) -> Interest {
+        Interest::from_bits(self.get(Self::ARMED) as u8)
+    }
+
+    fn pending(self) -> Ready {
+        Ready::from_bits(self.get(Self::PENDING) as u8)
+    }
+
+    fn priority(self) -> u8 {
+        self.get(Self::PRIORITY) as u8
+    }
+
+    fn ask(&mut self, interest: Interest) {
+        self.set(Self::INTEREST, interest.bits().into());
+        self.set_armed(interest);
+    }
+
+    fn set_armed(&mut self, interest: Interest) {
+        self.set(Self::ARMED, interest.bits().into());
+    }
+
+    fn set_pending(&mut self, ready: Ready) {
+        self.set(Self::PENDING, ready.bits().into());
+    }
+
+    fn set_priority(&mut self, priority: Priority) {
+        self.set(Self::PRIORITY, priority.0.into());
+    }
+
+    /// The row is unused: reports of what it was are stale from here on.
+    fn age(&mut self) {
+        self.set_pending(Ready::EMPTY);
+        self.set(Self::GENERATION, self.generation() + 1);
+    }
 }
 
 #[cfg(all(unix, target_pointer_width = "64"))]
-const _: () = assert!(size_of::<Row>() <= 40);
+const _: () = assert!(size_of::<Row>() <= 32);
 const _: () = assert!(size_of::<Registration>() <= 16);
 
 /// The table of one loop.
@@ -117,15 +185,17 @@ impl Sources {
     /// Remembers an event until its priority is served. Answers that priority if the source is not waiting already.
     pub(crate) fn defer(&mut self, token: Token, ready: Ready) -> Option<u8> {
         let row = self.row_mut(token)?;
-        let waits = !row.pending.is_empty();
-        row.pending |= ready;
-        (!waits).then_some(row.priority)
+        let waiting = row.state.pending();
+        row.state.set_pending(waiting | ready);
+        waiting.is_empty().then(|| row.state.priority())
     }
 
     /// Takes what [`defer`](Self::defer) remembered.
     pub(crate) fn take_deferred(&mut self, token: Token) -> Option<(Call, Ready)> {
         let call = self.call_for(token)?;
-        let ready = std::mem::take(&mut self.row_mut(token)?.pending);
+        let row = self.row_mut(token)?;
+        let ready = row.state.pending();
+        row.state.set_pending(Ready::EMPTY);
         Some((call, ready))
     }
 
@@ -135,10 +205,11 @@ impl Sources {
             let Some(row) = self.row_mut(token) else {
                 continue;
             };
-            row.armed = row.armed.unreported(ready);
-            if row.armed != Interest::NONE && row.raw != NO_SOURCE {
+            let armed = row.state.armed().unreported(ready);
+            row.state.set_armed(armed);
+            if armed != Interest::NONE && row.raw != NO_SOURCE {
                 // A source that cannot be watched any more has reported so.
-                if let Err(error) = registrar.modify(row.raw, token, row.armed) {
+                if let Err(error) = registrar.modify(row.raw, token, armed) {
                     tracing::debug!(%error, "a source could not be armed again");
                 }
             }
@@ -159,12 +230,12 @@ impl Sources {
 
     fn row(&self, token: Token) -> Option<&Row> {
         let row = self.rows.get(token.0 & ROW_MASK)?;
-        (Token::new((token.0 & ROW_MASK) as u32, row.generation) == token).then_some(row)
+        (Token::new((token.0 & ROW_MASK) as u32, row.state.generation()) == token).then_some(row)
     }
 
     fn row_mut(&mut self, token: Token) -> Option<&mut Row> {
         let row = self.rows.get_mut(token.0 & ROW_MASK)?;
-        (Token::new((token.0 & ROW_MASK) as u32, row.generation) == token).then_some(row)
+        (Token::new((token.0 & ROW_MASK) as u32, row.state.generation()) == token).then_some(row)
     }
 
     /// Fills a row.
@@ -180,11 +251,7 @@ impl Sources {
                 target: None,
                 key: u64::from(NONE),
                 raw: NO_SOURCE,
-                generation: 0,
-                interest,
-                armed: interest,
-                priority: 0,
-                pending: Ready::EMPTY,
+                state: RowState(0),
             });
             self.free = (self.rows.len() - 1) as u32;
         }
@@ -193,11 +260,10 @@ impl Sources {
         self.free = row.key as u32;
         row.target = Some(call.target);
         row.key = call.key;
-        row.interest = interest;
-        row.armed = interest;
-        row.priority = priority.0;
+        row.state.ask(interest);
+        row.state.set_priority(priority);
         self.live += 1;
-        Ok(Token::new(index, row.generation))
+        Ok(Token::new(index, row.state.generation()))
     }
 
     /// Gives a row its descriptor; whoever had the number loses it.
@@ -215,10 +281,8 @@ impl Sources {
         let row = self.row_mut(token)?;
         let target = row.target.take()?;
         let raw = std::mem::replace(&mut row.raw, NO_SOURCE);
-        row.pending = Ready::EMPTY;
         row.key = u64::from(free);
-        // Wraps within the token's bits: stale reports live for a few turns, not for millions of registrations.
-        row.generation = (row.generation + 1) & (usize::MAX >> ROW_BITS) as u32;
+        row.state.age();
         self.free = (token.0 & ROW_MASK) as u32;
         self.live -= 1;
         if raw != NO_SOURCE {
@@ -349,7 +413,7 @@ impl Registration {
             .sources
             .lock()
             .row(self.token)
-            .map(|row| row.interest);
+            .map(|row| row.state.interest());
         interest.map_or(Ok(()), |interest| self.set_interest(interest))
     }
 
@@ -360,8 +424,7 @@ impl Registration {
     pub fn set_interest(&self, interest: Interest) -> io::Result<()> {
         let mut sources = self.shared.sources.lock();
         let row = sources.row_mut(self.token).ok_or_else(closed)?;
-        row.interest = interest;
-        row.armed = interest;
+        row.state.ask(interest);
         if row.raw == NO_SOURCE {
             return Err(io::Error::new(
                 io::ErrorKind::NotConnected,
@@ -375,7 +438,7 @@ impl Registration {
     #[doc(alias = "event_priority_set")]
     pub fn set_priority(&self, priority: Priority) {
         if let Some(row) = self.shared.sources.lock().row_mut(self.token) {
-            row.priority = priority.0;
+            row.state.set_priority(priority);
         }
     }
 
@@ -408,5 +471,35 @@ impl fmt::Debug for Registration {
         f.debug_struct("Registration")
             .field("token", &self.token)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_part_of_a_row_is_by_itself() {
+        let mut state = RowState(0);
+        state.ask(Interest::BOTH);
+        state.set_armed(Interest::WRITE);
+        state.set_priority(Priority(u8::MAX));
+        state.set_pending(Ready::ALL);
+        assert_eq!(state.generation(), 0);
+        assert_eq!(
+            (state.interest(), state.armed(), state.priority()),
+            (Interest::BOTH, Interest::WRITE, u8::MAX)
+        );
+        assert_eq!(state.pending(), Ready::ALL);
+        for generation in 1..=1_u32 << RowState::GENERATION.1 {
+            state.age();
+            let (_, length) = RowState::GENERATION;
+            assert_eq!(state.generation(), generation % (1 << length));
+        }
+        assert_eq!(
+            (state.interest(), state.armed(), state.priority()),
+            (Interest::BOTH, Interest::WRITE, u8::MAX)
+        );
+        assert_eq!(state.pending(), Ready::EMPTY);
     }
 }

@@ -156,6 +156,14 @@ impl Interest {
         Self(self.0 & !(told(read, Self::READ.0) | told(write, Self::WRITE.0)))
     }
 
+    pub(crate) const fn bits(self) -> u8 {
+        self.0
+    }
+
+    pub(crate) const fn from_bits(bits: u8) -> Self {
+        Self(bits & Self::BOTH.0)
+    }
+
     /// Whether reading is asked for.
     #[must_use]
     pub const fn is_read(self) -> bool {
