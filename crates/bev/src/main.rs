@@ -84,8 +84,8 @@ fn start_log(common: &Common) -> Result<Spool, Failure> {
     let filter = EnvFilter::builder().parse(&common.log).map_err(|error| {
         Failure::because(Code::Usage, format_args!("--log {}", common.log), &error)
     })?;
-    let spool =
-        Spool::start(Sink::Stderr, UNREAD_LINES).map_err(Failure::during("starting the log"))?;
+    let spool = Spool::when_needed(Sink::Stderr, UNREAD_LINES)
+        .map_err(Failure::during("starting the log"))?;
     let writer = LogWriter(spool.clone());
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -8,9 +8,9 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Lines of statistics that may wait for a reader: those that come when as many wait are left out, and the next one says more.
@@ -39,8 +39,17 @@ pub(crate) enum Sink {
 pub(crate) struct Spool {
     work: SyncSender<Work>,
     lost: Arc<AtomicU64>,
+    thread: Arc<Thread>,
 }
 
+/// The thread, and before there is one what it is to do.
+#[derive(Debug)]
+struct Thread {
+    begun: Once,
+    idle: Mutex<Option<(Writer, Receiver<Work>)>>,
+}
+
+#[derive(Debug)]
 enum Work {
     Line(Vec<u8>),
     Reopen,
@@ -53,22 +62,48 @@ impl Spool {
     /// # Errors
     /// The file cannot be opened, or there can be no thread.
     pub(crate) fn start(sink: Sink, lines: usize) -> io::Result<Self> {
+        let spool = Self::when_needed(sink, lines)?;
+        let mut begun = Ok(());
+        spool.thread.begun.call_once(|| begun = spool.begin());
+        begun.map(|()| spool)
+    }
+
+    /// As [`start`](Self::start), but the thread comes with the first line. Where little is ever said that saves more than the thread: with
+    /// a second one in the process each call of the system is dearer, since the table of descriptors is shared.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub(crate) fn when_needed(sink: Sink, lines: usize) -> io::Result<Self> {
         let (work, orders) = sync_channel(lines);
         let lost = Arc::new(AtomicU64::new(0));
-        let mut writer = Writer {
+        let writer = Writer {
             file: sink.open()?,
             sink,
             lost: lost.clone(),
             complained: None,
         };
+        let thread = Arc::new(Thread {
+            begun: Once::new(),
+            idle: Mutex::new(Some((writer, orders))),
+        });
+        Ok(Self { work, lost, thread })
+    }
+
+    fn begin(&self) -> io::Result<()> {
+        let idle = self.thread.idle.lock();
+        let Some((mut writer, orders)) = idle.unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(());
+        };
         std::thread::Builder::new()
             .name("output".into())
             .spawn(move || writer.run(&orders))?;
-        Ok(Self { work, lost })
+        Ok(())
     }
 
     /// Has a line written, or leaves it out. The line has its end.
     pub(crate) fn say(&self, line: Vec<u8>) {
+        // Without a thread nobody takes the line: it is counted as lost below.
+        self.thread.begun.call_once(|| drop(self.begin()));
         if self.work.try_send(Work::Line(line)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -82,6 +117,9 @@ impl Spool {
 
     /// Waits until all is written, or for `limit`.
     pub(crate) fn flush(&self, limit: Duration) {
+        if !self.thread.begun.is_completed() {
+            return; // Nothing was ever said.
+        }
         let (done, flushed) = sync_channel(1);
         let deadline = Instant::now() + limit;
         let mut order = Work::Flushed(done);
@@ -112,6 +150,7 @@ impl Sink {
     }
 }
 
+#[derive(Debug)]
 struct Writer {
     sink: Sink,
     file: Option<File>,
