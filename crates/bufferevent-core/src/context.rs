@@ -236,9 +236,23 @@ impl<'a> Context<'a> {
     ///
     /// # Errors
     /// What [`EvBuffer::append_slice`] answers: nothing was added.
-    #[inline]
+    #[inline(always)]
     pub fn add_input(&mut self, bytes: &[u8]) -> Result<(), evbuffer::Error> {
-        self.grow_input(bytes.len(), |input| input.append_slice(bytes))
+        let mut core = self.cell.borrow_mut();
+        match core.nodes.lone() {
+            Some(node) if node.generation == self.generation && node.notices_by_itself() => {
+                node.input.append_slice(bytes)?;
+                node.gained_lone_input(bytes.len());
+                self.count(bytes.len());
+                Ok(())
+            }
+            _ => self.add_any_input(core, bytes),
+        }
+    }
+
+    #[inline(never)]
+    fn add_any_input(&self, core: RefMut<'_, Core>, bytes: &[u8]) -> Result<(), evbuffer::Error> {
+        self.grow_any_input(core, bytes.len(), |input| input.append_slice(bytes))
     }
 
     /// Adds a block that a transport has read into, without copying.

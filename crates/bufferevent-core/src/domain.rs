@@ -258,6 +258,12 @@ impl Domain {
         }
     }
 
+    /// Whether anything waits in the inbox.
+    #[inline]
+    pub(crate) fn is_behind(&self) -> bool {
+        self.inbox().is_some_and(Inbox::is_outstanding)
+    }
+
     /// Whoever has just taken the lock does what waits in the inbox first. Not who had it before: what came since comes later.
     #[inline]
     pub(crate) fn catch_up(&self, lock: &Lock<'_>) {
@@ -488,6 +494,18 @@ pub(crate) fn directions(ready: Ready) -> Directions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bev::Handle;
+
+    /// Of a connection that waits, nearly all memory are these two and the type's own: what grows here is paid by each of a million
+    /// connections. Put what is rarely used into `Extras`, `Rare`, `Home` or `Seen`, which only exist where they are needed.
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn what_each_connection_costs_has_not_grown() {
+        const COUNTS: usize = 2 * size_of::<usize>();
+        // What an allocator hands out is a multiple of sixteen, behind a word of its own.
+        assert!(COUNTS + size_of::<Domain>() <= 344);
+        assert!(COUNTS + size_of::<Handle>() <= 40);
+    }
 
     #[test]
     fn a_key_survives_packing() {

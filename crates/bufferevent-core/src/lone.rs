@@ -38,33 +38,38 @@ impl Nodes {
     }
 }
 
-/// Takes the steps of a node that is alone as long as it is an ordinary one, and counts them.
+/// Takes the steps of a node that is alone as long as it is an ordinary one, and counts them. `Ok` when there are no more, `Err` when
+/// somebody else has to look.
 #[inline(always)]
 pub(crate) fn steps<'a>(
     cell: &'a RefCell<Core>,
     mut core: Borrowed<'a>,
     steps: &mut u32,
-) -> Borrowed<'a> {
+) -> After<'a> {
     if !core.nodes.lone().is_some_and(|node| node.is_ordinary()) {
-        return core;
+        return Err(core);
     }
-    while *steps < STEPS_PER_RUN
-        && let Some(node) = core.nodes.lone()
-        && let Some(step) = node.queued.first_work()
-    {
-        node.queued.remove(step);
+    while *steps < STEPS_PER_RUN {
+        let Some(node) = core.nodes.lone() else {
+            return Err(core);
+        };
+        // In the order of `Steps::first_work`.
+        let queued = node.queued;
         *steps += 1;
-        let after = match step {
-            Steps::PULL => pull(cell, core),
-            Steps::PUSH => push(cell, core),
-            _ => deliver(cell, core),
-        };
-        core = match after {
-            Ok(core) => core,
-            Err(core) => return core,
+        core = if queued.contains(Steps::DELIVER) {
+            node.queued.remove(Steps::DELIVER);
+            deliver(cell, core)?
+        } else if queued.contains(Steps::PULL) {
+            node.queued.remove(Steps::PULL);
+            pull(cell, core)?
+        } else if queued.contains(Steps::PUSH) {
+            node.queued.remove(Steps::PUSH);
+            push(cell, core)?
+        } else {
+            return Ok(core);
         };
     }
-    core
+    Err(core)
 }
 
 #[inline(always)]

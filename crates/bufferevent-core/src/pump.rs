@@ -124,22 +124,23 @@ pub(crate) fn run_ready(domain: &Domain, index: Index, generation: u32, ready: R
         layer.ready(&mut cx, ready);
         put_back(&lock, index, generation, layer);
     }
-    {
-        let mut core = lock.borrow_mut();
-        if core.find(index, generation).is_some() {
-            core.became_ready(index, directions(ready));
-        }
+    let mut core = lock.borrow_mut();
+    if core.find(index, generation).is_some() {
+        core.became_ready(index, directions(ready));
     }
-    match active {
-        Some(active) => {
-            domain.catch_up(&lock);
-            run_steps(&lock);
-            drop(lock);
-            drain(&active);
-        }
+    let Some(active) = active else {
         // A loop that is driven from within a handler: the active pump goes on.
-        None => relist(domain),
+        drop(core);
+        return relist(domain);
+    };
+    if domain.is_behind() {
+        drop(core);
+        domain.catch_up(&lock);
+        core = lock.borrow_mut();
     }
+    run_steps_of(&lock, core);
+    drop(lock);
+    drain(&active);
 }
 
 fn relist(domain: &Domain) {
@@ -213,6 +214,12 @@ pub(crate) type Borrowed<'a> = RefMut<'a, Core>;
 /// Runs one domain until it has no work, or has had its share.
 #[inline(always)]
 fn run_steps(cell: &RefCell<Core>) {
+    run_steps_of(cell, cell.borrow_mut());
+}
+
+/// As [`run_steps`], of the state that is borrowed.
+#[inline(always)]
+fn run_steps_of<'a>(cell: &'a RefCell<Core>, mut core: Borrowed<'a>) {
     /// Ends the run by unwinding too.
     struct Running<'a>(&'a RefCell<Core>);
     impl Drop for Running<'_> {
@@ -224,7 +231,6 @@ fn run_steps(cell: &RefCell<Core>) {
         }
     }
 
-    let mut core = cell.borrow_mut();
     if core.facts.contains(Facts::RESTING) {
         return;
     }
@@ -235,7 +241,13 @@ fn run_steps(cell: &RefCell<Core>) {
     let running = Running(cell);
     let mut steps = 0;
     let more = loop {
-        core = lone::steps(cell, core, &mut steps);
+        core = match lone::steps(cell, core, &mut steps) {
+            Ok(done) if !done.settles() => {
+                core = done;
+                break false;
+            }
+            Ok(core) | Err(core) => core,
+        };
         core = match core.next_step() {
             Some((index, step)) => any_step(cell, core, index, step),
             None if core.settles() => {

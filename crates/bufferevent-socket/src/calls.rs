@@ -21,19 +21,28 @@ pub(crate) const SEND_FLAGS: i32 = 0;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline(always)]
 pub(crate) fn receive(socket: &Socket, bytes: &mut [u8]) -> io::Result<usize> {
-    let (_, count) = rustix::net::recv(socket, bytes, rustix::net::RecvFlags::empty())?;
-    Ok(count)
+    match rustix::net::recv(socket, bytes, rustix::net::RecvFlags::empty()) {
+        Ok((_, count)) => Ok(count),
+        Err(errno) => Err(failed(errno)),
+    }
 }
 
 /// `send`, once.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline(always)]
 pub(crate) fn send(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
-    Ok(rustix::net::send(
-        socket,
-        bytes,
-        rustix::net::SendFlags::NOSIGNAL,
-    )?)
+    match rustix::net::send(socket, bytes, rustix::net::SendFlags::NOSIGNAL) {
+        Ok(count) => Ok(count),
+        Err(errno) => Err(failed(errno)),
+    }
+}
+
+/// Apart: most calls do not fail.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cold]
+#[inline(never)]
+fn failed(errno: rustix::io::Errno) -> io::Error {
+    errno.into()
 }
 
 /// `recv`, once.
