@@ -118,6 +118,10 @@ impl Joint for Completions {
         true
     }
 
+    #[allow(
+        clippy::unnecessary_cast,
+        reason = "descriptors are numbers of another width elsewhere"
+    )]
     fn place(&self, bev: &Bev) -> Option<Place> {
         let text = |address: socket2::SockAddr| format!("{:?}", address.as_socket());
         place_of(

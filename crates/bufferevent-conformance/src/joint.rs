@@ -54,6 +54,10 @@ pub trait Joint {
     ///
     /// # Panics
     /// If only some of them are there, or the refusal is another than `Unsupported`.
+    #[allow(
+        clippy::unnecessary_cast,
+        reason = "descriptors are numbers of another width elsewhere"
+    )]
     fn place(&self, bev: &Bev) -> Option<Place> {
         place_of(
             bev.fd().map(|fd| fd as u64),

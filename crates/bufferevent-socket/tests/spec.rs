@@ -1,18 +1,15 @@
 //! What a socket alone shows: how it is made, connects, moves, and is listened for.
 
-#![cfg(unix)]
-
 mod common;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, UdpSocket};
-use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use bufferevent_core::{Bev, Direction, Kind, Options, READ, WRITE};
 use bufferevent_socket::{Address, Builder, Calls, Listener, SocketExt as _};
 use bufferevent_testkit::{Log, Through, Told, spec};
-use common::{Family, Net, everywhere, on_backends};
+use common::{Family, Net, everywhere, on_backends, raw};
 use evreactor::{EventLoop, Priority};
 use socket2::{Domain, Socket, Type};
 
@@ -21,10 +18,13 @@ fn made_from_a_connected_socket_or_from_none() {
     everywhere(|net| {
         spec!(S1);
         let (near, mut far) = net.plain_pair();
+        #[cfg(unix)] // Elsewhere it cannot be asked.
         assert!(!near.nonblocking().unwrap());
-        let raw = near.as_raw_fd();
+        let raw = raw(&near);
+        #[cfg(unix)]
         let probe = near.try_clone().unwrap();
         let bev = Builder::new(&net.events).stream(near).unwrap();
+        #[cfg(unix)]
         assert!(probe.nonblocking().unwrap(), "made so by the library");
         assert_eq!(bev.fd(), Some(raw));
         bev.write(b"out").unwrap();
@@ -241,7 +241,7 @@ fn the_descriptor_can_be_set_replaced_and_moved() {
         let top = bev.over(Options::EMPTY, Through::new()).unwrap();
         let first = top.fd().unwrap();
         let (near, mut other) = net.plain_pair();
-        let second = near.as_raw_fd();
+        let second = raw(&near);
         top.set_stream(near).unwrap();
         assert_eq!(
             (top.fd(), bev.fd()),
@@ -405,7 +405,7 @@ fn a_borrowed_socket_outlives_its_bufferevent() {
             } else {
                 Options::EMPTY
             };
-            let raw = near.as_raw_fd();
+            let raw = raw(&near);
             // SAFETY: `near` is open, and stays so until the bufferevent is freed below: it is forgotten only where the
             // bufferevent closes it.
             #[allow(unsafe_code)]
@@ -437,7 +437,7 @@ fn a_borrowed_socket_outlives_its_bufferevent() {
         let parts = bev.clone().into_transport().unwrap();
         assert!(bev.is_freed());
         assert_eq!((parts.unread.len(), parts.unsent.len()), (6, 6));
-        let stream: OwnedFd = parts.stream;
+        let stream = parts.stream;
         let mut near = Socket::from(stream);
         near.write_all(b"z").unwrap();
         let mut byte = [0; 1];

@@ -2,6 +2,8 @@
 //!
 //! A program that is missing is a failure and says which one: a check that silently did not run proves nothing.
 
+#![cfg(unix)] // Where the checks ask for those programs.
+
 mod common;
 
 use std::io::Write as _;
@@ -59,7 +61,6 @@ fn samples() -> Vec<Vec<u8>> {
 }
 
 #[test]
-#[cfg(unix)]
 fn gunzip_reads_what_is_written_and_gzip_writes_what_is_read() {
     for plain in samples() {
         for level in [0, 1, 6, 9] {

@@ -3,6 +3,7 @@
 
 use std::future::Future as _;
 use std::io;
+#[cfg(unix)]
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -207,6 +208,7 @@ fn a_stream_that_breaks_off_is_an_error_of_the_library_with_our_cause() {
 }
 
 /// A WebSocket client by hand, on blocking sockets.
+#[cfg(unix)]
 const PYTHON: &str = r#"
 import base64, hashlib, os, socket, struct, sys
 s = socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=50)

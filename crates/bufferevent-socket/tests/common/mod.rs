@@ -1,4 +1,4 @@
-//! Two families of sockets, two backends, and a loop whose time is moved by hand.
+//! The families of sockets, the backends, and a loop whose time is moved by hand.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bufferevent_core::{Bev, READ};
 use bufferevent_socket::{Address, Builder, Listener};
 use bufferevent_testkit::{ManualClock, record};
-use evreactor::EventLoop;
+use evreactor::{EventLoop, RawSource};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
@@ -30,16 +30,31 @@ pub(crate) struct Net {
     folder: TempDir,
 }
 
-/// Runs a check over both families on both backends.
+/// What this system has.
+const FAMILIES: &[Family] = if cfg!(unix) {
+    &[Family::Tcp, Family::Unix]
+} else {
+    &[Family::Tcp]
+};
+
+/// Runs a check over all families on all backends.
 pub(crate) fn everywhere(check: fn(&Net)) {
-    for family in [Family::Tcp, Family::Unix] {
-        on_backends(family, check);
+    for family in FAMILIES {
+        on_backends(*family, check);
     }
 }
 
-/// Runs a check over one family on both backends.
+/// The number of a socket.
+pub(crate) fn raw(socket: &Socket) -> RawSource {
+    #[cfg(unix)]
+    return std::os::fd::AsRawFd::as_raw_fd(socket);
+    #[cfg(windows)]
+    return std::os::windows::io::AsRawSocket::as_raw_socket(socket);
+}
+
+/// Runs a check over one family on all backends.
 pub(crate) fn on_backends(family: Family, check: fn(&Net)) {
-    for backend in ["mio", "polling"] {
+    for backend in evreactor::backend_names() {
         let kind = match family {
             Family::Tcp => "tcp",
             Family::Unix => "unix",
