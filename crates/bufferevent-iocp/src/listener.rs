@@ -260,16 +260,20 @@ fn path_of(address: &SockAddr) -> Option<PathBuf> {
 }
 
 /// Whether a path is a socket's that nobody listens on any more.
+#[cfg(unix)]
 fn is_stale(path: &std::path::Path, address: &SockAddr) -> bool {
-    #[cfg(unix)]
-    if !std::fs::symlink_metadata(path)
-        .is_ok_and(|file| std::os::unix::fs::FileTypeExt::is_socket(&file.file_type()))
-    {
-        return false;
-    }
-    Socket::new(address.domain(), Type::STREAM, None)
-        .and_then(|probe| probe.connect(address))
-        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    let is_socket = std::fs::symlink_metadata(path)
+        .is_ok_and(|file| std::os::unix::fs::FileTypeExt::is_socket(&file.file_type()));
+    is_socket
+        && Socket::new(address.domain(), Type::STREAM, None)
+            .and_then(|probe| probe.connect(address))
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Where no path is told, there is none to be stale.
+#[cfg(not(unix))]
+fn is_stale(_path: &std::path::Path, _address: &SockAddr) -> bool {
+    false
 }
 
 impl Listener {
