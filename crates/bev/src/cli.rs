@@ -43,7 +43,7 @@ pub(crate) struct Cli {
 /// What every command takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Common {
-    /// How the loop waits: mio, polling, or uring (completions; Linux) [default: $REACTOR_BACKEND, else mio]
+    /// How the loop waits: mio (Unix), polling, uring (completions; Linux), or iocp (completions; Windows) [default: $REACTOR_BACKEND, else mio, on Windows polling]
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) backend: Option<String>,
     /// What is logged to standard error: off, error, warn, info, debug, trace, or filters such as bev=debug,warn

@@ -18,6 +18,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// The backends that every relay test runs on.
 pub(crate) const BACKENDS: &[&str] = if cfg!(target_os = "linux") {
     &["mio", "polling", "uring"]
+} else if cfg!(windows) {
+    &["polling", "iocp"]
 } else {
     &["mio", "polling"]
 };
