@@ -67,6 +67,8 @@ sanitizers (Linux on x86-64)
   sanitize [address|thread] [--package NAME]..   the suite under AddressSanitizer with LeakSanitizer, and under ThreadSanitizer where the
                              standard library's source is installed
 
+  races [--count N]          N bufferevents (a million) end with operations under way, on io_uring and on the fake driver, under AddressSanitizer
+
 Windows, from Unix (needs its Rust target, mingw-w64 and Wine: says which are missing)
   windows [--check]          clippy, the tests of all crates and the demo, under Wine; or the type check alone
 
@@ -104,6 +106,7 @@ fn run(mut arguments: Arguments) -> Result<(), Failure> {
         Some("fuzz") => fuzz::run(arguments),
         Some("capi") => capi::run(arguments),
         Some("sanitize") => sanitize::run(arguments),
+        Some("races") => sanitize::races(arguments),
         Some("rates") => rates::run(arguments),
         Some("windows") => windows::run(arguments),
         Some("bench") => bench::run(arguments),

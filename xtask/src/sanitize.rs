@@ -111,6 +111,32 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
+/// How many bufferevents end with operations under way, on each driver, unless told otherwise.
+const RACES: u64 = 1_000_000;
+
+/// `cargo xtask races`: the races of `bufferevent-iocp`, a million times, under AddressSanitizer.
+pub(crate) fn races(mut arguments: Arguments) -> Result<(), Failure> {
+    let count = arguments.value::<u64>("--count")?.unwrap_or(RACES);
+    arguments.finish()?;
+    let sanitizer = Sanitizer::Address;
+    let host = host()?;
+    let folder = target_folder()?.join("sanitize/races");
+    std::fs::create_dir_all(&folder).map_err(Failure::during(folder.display()))?;
+    find_planted(sanitizer, &host, &folder)?;
+    let mut command = cargo(["test", "--package", "bufferevent-iocp", "--test", "races"]);
+    command
+        .args(["--target", &host, "--", "--nocapture"])
+        .env("CARGO_TARGET_DIR", &folder)
+        // A million, within minutes.
+        .env("CARGO_PROFILE_TEST_OPT_LEVEL", "2")
+        .env("CARGO_PROFILE_DEV_OPT_LEVEL", "2")
+        .env("BUFFEREVENT_RACES", count.to_string());
+    instrumented(&mut command, sanitizer);
+    run_command(&mut command)?;
+    println!("races: {count} on each driver, none harmed");
+    Ok(())
+}
+
 const WITHOUT_SOURCE: &str = "sanitize: threads were NOT checked: the standard library's source is not at hand, and without it ThreadSanitizer reports \
                               races that are none (`rustup component add rust-src`)";
 

@@ -491,6 +491,12 @@ fn a_refused_registration_leaves_nothing_behind() {
         let (near, _far) = pair();
         let first = watch(&events, &near, &log, 1);
         let second = events.register(&near, Interest::READ, Priority(0), log.clone(), 2);
+        if events.backend() == "uring" {
+            // A ring polls a descriptor as often as it is asked to: nothing is refused, and the number is the second one's.
+            drop(second.expect("another poll"));
+            assert!(first.set_interest(Interest::READ).is_err());
+            return;
+        }
         assert!(second.is_err(), "the descriptor is registered already");
         assert_eq!(Arc::strong_count(&log), 2);
         first

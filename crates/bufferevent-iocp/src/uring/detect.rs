@@ -66,3 +66,32 @@ pub(super) fn check(ring: &IoUring) -> Result<(), Unavailable> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn each_refusal_says_what_to_do() {
+        for (code, words) in [
+            (libc::ENOSYS, "the kernel has no io_uring"),
+            (libc::EPERM, "kernel.io_uring_disabled"),
+            (libc::EACCES, "system call filter"),
+            (libc::EINVAL, "Linux 6.1"),
+            (libc::ENOMEM, "ulimit -l"),
+            (libc::EMFILE, "ulimit -n"),
+            (libc::ENFILE, "ulimit -n"),
+            (libc::EIO, "no ring could be made"),
+        ] {
+            let refusal = setup(io::Error::from_raw_os_error(code));
+            assert!(refusal.to_string().contains(words), "{refusal}");
+            let source = refusal.source().expect("what the system said");
+            assert!(source.to_string().contains(&code.to_string()), "{source}");
+            let kind = io::Error::from(refusal).kind();
+            let forbidden = matches!(code, libc::EPERM | libc::EACCES);
+            assert_eq!(kind == io::ErrorKind::PermissionDenied, forbidden);
+        }
+    }
+}

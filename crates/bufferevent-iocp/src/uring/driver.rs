@@ -54,6 +54,9 @@ const BULK_READS: usize = 2;
 /// Calls that submit the rest of a queue before the loop goes on with what has completed.
 const SUBMIT_CALLS: u32 = 64;
 
+/// `IORING_ENTER_GETEVENTS`, which the crate keeps to itself.
+const ENTER_GETEVENTS: u32 = 1;
+
 const RECEIVE: u64 = 1;
 const SEND: u64 = 2;
 const CONNECT: u64 = 3;
@@ -608,10 +611,16 @@ impl Driver for Uring {
                 return Ok(());
             }
         }
+        let queued = self.ring.submission().len();
         let submitter = self.ring.submitter();
         let result = match timeout {
             None => submitter.submit_and_wait(1),
-            Some(timeout) if timeout.is_zero() => submitter.submit(),
+            // Not waiting, but looking: what descriptors have ready comes by the task's own work, which this runs.
+            Some(timeout) if timeout.is_zero() => {
+                let staged = queued as u32;
+                // SAFETY: no argument is given, and so many entries are queued.
+                unsafe { submitter.enter::<()>(staged, 0, ENTER_GETEVENTS, None) }
+            }
             Some(timeout) => {
                 let timespec = Timespec::from(timeout);
                 submitter.submit_with_args(1, &SubmitArgs::new().timespec(&timespec))

@@ -18,7 +18,7 @@ mod oneshot;
 /// Longer than any machine needs for what is waited for: only a failing test waits this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs a check on every backend: those built in, and one that joins through the public trait and has no edges.
+/// Runs a check on every backend: those built in, one that joins through the public trait and has no edges, and on Linux io_uring.
 pub(crate) fn each_backend(check: impl Fn(Builder)) {
     static JOIN: Once = Once::new();
     #[cfg(unix)]
@@ -26,8 +26,10 @@ pub(crate) fn each_backend(check: impl Fn(Builder)) {
         evreactor::register_backend("oneshot", || Ok(Box::new(oneshot::Oneshot::new()?)))
             .expect("the name is free");
     });
+    #[cfg(target_os = "linux")]
+    bufferevent_iocp::register();
     for name in evreactor::backend_names() {
-        if ["mio", "polling", "oneshot"].contains(&name) {
+        if ["mio", "polling", "oneshot", "uring"].contains(&name) {
             record::within("reactor", name, || {
                 check(EventLoop::builder().backend(name))
             });
