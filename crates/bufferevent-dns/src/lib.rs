@@ -59,5 +59,6 @@ pub use bufferevent_core::resolve::{
 };
 #[cfg(feature = "hickory")]
 pub use dns::{BadSetup, Dns, DnsBuilder};
+pub use name::ascii_host;
 pub use system::System;
 pub use table::{BadLine, Static};

@@ -4,11 +4,28 @@
 //! - What comes out is ASCII, in lower case, has labels of 1 to 63 bytes and 253 in all, and no dot at its end unless the user wrote one.
 //! - Its last label is no number: such a name is an address that was mistyped, and some systems would take it for one.
 
-use bufferevent_core::resolve::{Question, ResolveError, ResolveFailure};
+use bufferevent_core::resolve::{Family, Question, ResolveError, ResolveFailure};
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 
 /// The longest text that is looked at, in bytes. A name of 253 bytes is shorter in any script.
 const MAX_TEXT: usize = 1024;
+
+/// The form of a host name that is asked for, that certificates have and that `connect_hostname` would look up: ASCII, in lower case.
+///
+/// ```
+/// use bufferevent_dns::ascii_host;
+/// assert_eq!(ascii_host("BÜCHER.example")?, "xn--bcher-kva.example");
+/// assert!(ascii_host("127.0.0.256").is_err(), "no name, and no address either");
+/// # Ok::<(), bufferevent_dns::ResolveError>(())
+/// ```
+///
+/// # Errors
+/// [`ResolveFailure::BadName`]: it is no host name. An address is none.
+///
+/// Source: UTS 46, as the URL standard uses it.
+pub fn ascii_host(host: &str) -> Result<String, ResolveError> {
+    ascii(&Question::new(host, Family::Any))
+}
 
 /// The ASCII form of the question's host.
 pub(crate) fn ascii(question: &Question) -> Result<String, ResolveError> {
