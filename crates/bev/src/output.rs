@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Lines of statistics that may wait for a reader: those that come when as many wait are left out, and the next one says more.
@@ -38,7 +38,7 @@ pub(crate) enum Sink {
 #[derive(Clone, Debug)]
 pub(crate) struct Spool {
     work: SyncSender<Work>,
-    lost: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     thread: Arc<Thread>,
 }
 
@@ -53,7 +53,25 @@ struct Thread {
 enum Work {
     Line(Vec<u8>),
     Reopen,
-    Flushed(SyncSender<()>),
+}
+
+/// Lines, as far as they have come.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Left out, and not complained of yet.
+    lost: AtomicU64,
+    /// Given to the thread.
+    said: AtomicU64,
+    /// Done with: written, or lost to an error.
+    done: Mutex<u64>,
+    progress: Condvar,
+}
+
+impl Counts {
+    fn done(&self) -> MutexGuard<'_, u64> {
+        // Nothing that can panic runs under the lock.
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Spool {
@@ -75,18 +93,22 @@ impl Spool {
     /// The file cannot be opened.
     pub(crate) fn when_needed(sink: Sink, lines: usize) -> io::Result<Self> {
         let (work, orders) = sync_channel(lines);
-        let lost = Arc::new(AtomicU64::new(0));
+        let counts = Arc::new(Counts::default());
         let writer = Writer {
             file: sink.open()?,
             sink,
-            lost: lost.clone(),
+            counts: counts.clone(),
             complained: None,
         };
         let thread = Arc::new(Thread {
             begun: Once::new(),
             idle: Mutex::new(Some((writer, orders))),
         });
-        Ok(Self { work, lost, thread })
+        Ok(Self {
+            work,
+            counts,
+            thread,
+        })
     }
 
     fn begin(&self) -> io::Result<()> {
@@ -104,9 +126,11 @@ impl Spool {
     pub(crate) fn say(&self, line: Vec<u8>) {
         // Without a thread nobody takes the line: it is counted as lost below.
         self.thread.begun.call_once(|| drop(self.begin()));
-        if self.work.try_send(Work::Line(line)).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
+        let count = match self.work.try_send(Work::Line(line)) {
+            Ok(()) => &self.counts.said,
+            Err(_) => &self.counts.lost,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Opens the file anew, behind the lines that wait.
@@ -115,23 +139,12 @@ impl Spool {
         let _ = self.work.try_send(Work::Reopen);
     }
 
-    /// Waits until all is written, or for `limit`.
+    /// Waits until all that this thread has said is written, or for `limit`.
     pub(crate) fn flush(&self, limit: Duration) {
-        if !self.thread.begun.is_completed() {
-            return; // Nothing was ever said.
-        }
-        let (done, flushed) = sync_channel(1);
-        let deadline = Instant::now() + limit;
-        let mut order = Work::Flushed(done);
-        // The queue has no send with a limit; it is asked a few times, at the end of the program alone.
-        while let Err(error) = self.work.try_send(order) {
-            order = match error {
-                std::sync::mpsc::TrySendError::Full(order) if Instant::now() < deadline => order,
-                _ => return,
-            };
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let _ = flushed.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        let said = self.counts.said.load(Ordering::Relaxed);
+        let waits = |done: &mut u64| *done < said;
+        let done = self.counts.done();
+        drop(self.counts.progress.wait_timeout_while(done, limit, waits));
     }
 }
 
@@ -154,7 +167,7 @@ impl Sink {
 struct Writer {
     sink: Sink,
     file: Option<File>,
-    lost: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     complained: Option<Instant>,
 }
 
@@ -164,17 +177,18 @@ impl Writer {
             match order {
                 Work::Line(line) => {
                     if let Err(error) = self.write(&line) {
-                        self.lost.fetch_add(1, Ordering::Relaxed);
+                        self.counts.lost.fetch_add(1, Ordering::Relaxed);
                         self.complain(Some(&error));
                     } else {
                         self.complain(None);
                     }
+                    *self.counts.done() += 1;
+                    self.counts.progress.notify_all();
                 }
                 Work::Reopen => match self.sink.open() {
                     Ok(file) => self.file = file,
                     Err(error) => tracing::warn!(%error, "the access log goes on in its old file"),
                 },
-                Work::Flushed(done) => drop(done.try_send(())),
             }
         }
     }
@@ -194,10 +208,13 @@ impl Writer {
         let recently = self
             .complained
             .is_some_and(|last| now.duration_since(last) < COMPLAIN_EVERY);
-        if matches!(self.sink, Sink::Stderr) || recently || self.lost.load(Ordering::Relaxed) == 0 {
+        if matches!(self.sink, Sink::Stderr)
+            || recently
+            || self.counts.lost.load(Ordering::Relaxed) == 0
+        {
             return;
         }
-        let lost = self.lost.swap(0, Ordering::Relaxed);
+        let lost = self.counts.lost.swap(0, Ordering::Relaxed);
         self.complained = Some(now);
         match error {
             Some(error) => tracing::warn!(lost, %error, "lines could not be written"),
