@@ -212,6 +212,7 @@ const CRATES: &[Crate] = &[
             "crossbeam-channel",
             "hdrhistogram",
             "indicatif",
+            "ipnet",
             "rcgen",
             "sd-listen-fds",
             "sd-notify",

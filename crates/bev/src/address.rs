@@ -4,7 +4,7 @@
 //! ```text
 //! address   = [ "listen:" ] transport { "+" layer }        the bottom first
 //! transport = "tcp:" host ":" port | "unix:" path | "fd:" name     the last one to listen at, from the service manager
-//! host      = IPv4 | "[" IPv6 "]" | name
+//! host      = IPv4 | "[" IPv6 "]" | name                                         in any script
 //! layer     = ( "tls" | "zlib" | "proxy" ) { "," key "=" value }
 //! ```
 //! as in `tcp:127.0.0.1:7001+tls,ca=ca.pem+zlib,level=6`. Nothing is escaped: no path, name or value has a `+` or a `,` in it. What
@@ -12,7 +12,8 @@
 //!
 //! # Invariants
 //! - Parsing asks nobody: it is a function of the text.
-//! - A name to listen at is looked up once, when the program starts; IPv4 comes before IPv6, and the first address is taken. What becomes of one to
+//! - A host name is held as the DNS has it, in ASCII: so it is looked up, shown, and compared with certificates.
+//! - A name to listen at is looked up once, when its route begins; IPv4 comes before IPv6, and the first address is taken. What becomes of one to
 //!   connect to, `names.rs` says.
 //!
 //! # Why not the library's `Address`
@@ -24,6 +25,7 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 
 use bufferevent::Address;
+use bufferevent::dns::ascii_host;
 
 use crate::exit::{Code, Failure};
 use crate::layers::Layer;
@@ -47,7 +49,7 @@ pub(crate) struct Place {
 pub(crate) enum Endpoint {
     /// TCP at a numeric address.
     Tcp(SocketAddr),
-    /// TCP at a name that is still to be looked up.
+    /// TCP at a name that is still to be looked up; in ASCII.
     Name { host: String, port: u16 },
     /// A Unix-domain path.
     Unix(PathBuf),
@@ -80,6 +82,11 @@ impl Place {
     /// An address to connect to.
     pub(crate) fn connect(text: &str) -> Result<Self, BadAddress> {
         Self::parse(text, Side::Connect)
+    }
+
+    /// Whether what comes there begins with PROXY headers.
+    pub(crate) fn takes_proxy(&self) -> bool {
+        self.layers.iter().any(Layer::takes_proxy)
     }
 
     fn parse(text: &str, side: Side) -> Result<Self, BadAddress> {
@@ -137,24 +144,21 @@ impl Endpoint {
         if let Ok(address) = text.parse() {
             return Ok(Self::Tcp(address));
         }
-        let name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        let name = |byte: u8| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_') || !byte.is_ascii()
+        };
         if host.contains(':') && !host.starts_with('[') {
             return bad(format!("an IPv6 address goes in brackets: [{host}]"));
         }
-        // A name of digits and dots alone would be looked up as an address that was mistyped.
-        if !host.bytes().all(name)
-            || host
-                .bytes()
-                .all(|byte| byte.is_ascii_digit() || byte == b'.')
-        {
-            return bad(format!(
+        match ascii_host(host) {
+            Ok(ascii) if host.bytes().all(name) => Ok(Self::Name {
+                host: ascii,
+                port: number,
+            }),
+            Ok(_) | Err(_) => bad(format!(
                 "`{host}` is neither a numeric address nor a host name"
-            ));
+            )),
         }
-        Ok(Self::Name {
-            host: host.into(),
-            port: number,
-        })
     }
 
     fn parse_unix(path: &str) -> Result<Self, BadAddress> {
@@ -278,6 +282,18 @@ mod tests {
     }
 
     #[test]
+    fn names_of_any_script_are_what_the_dns_calls_them() {
+        for (text, shown) in [
+            ("tcp:BÜCHER.example:80", "tcp:xn--bcher-kva.example:80"),
+            ("tcp:日本語。jp:443", "tcp:xn--wgv71a119e.jp:443"),
+            ("tcp:LocalHost:1", "tcp:localhost:1"),
+        ] {
+            assert_eq!(Place::connect(text).expect(text).to_string(), shown);
+            assert_eq!(Place::listen(text).expect(text).to_string(), shown);
+        }
+    }
+
+    #[test]
     fn port_0_is_for_listening() {
         assert!(Place::listen("tcp:127.0.0.1:0").is_ok());
         assert!(refusal("tcp:127.0.0.1:0").contains("port 0"));
@@ -307,6 +323,11 @@ mod tests {
             ("tcp:[::g]:7000", "neither a numeric"),
             ("tcp:::1:7000", "brackets: [::1]"),
             ("tcp:ho st:7000", "neither a numeric"),
+            ("tcp:a..b:7000", "neither a numeric"),
+            ("tcp:127.1:7000", "neither a numeric"),
+            ("tcp:１２７.0.0.1:7000", "neither a numeric"),
+            ("tcp:a\u{202e}b:7000", "neither a numeric"),
+            ("tcp:xn--a:7000", "neither a numeric"),
             ("tcp:[127.0.0.1]:7000", "neither a numeric"),
             ("unix:", "path is missing"),
             ("unix:/a\0b", "NUL"),

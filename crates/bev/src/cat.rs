@@ -24,6 +24,7 @@ use bufferevent::{
 use crate::cli::{CatOptions, Common};
 use crate::exit::{Chain, Code, Failure};
 use crate::layers::Stack;
+use crate::limits::Limits;
 
 /// Bytes that are read from standard input at a time.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -65,6 +66,11 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let stack = Stack::prepare(&options.connect)?;
     let names = common.resolver.on(events)?;
+    let limits = Limits {
+        resolve: options.resolve_timeout,
+        connect: Some(options.connect_timeout),
+        ..Limits::default()
+    };
     let (pieces, to_write) = sync_channel(1);
     let (credits, granted) = sync_channel(CREDITS);
     let cat = Arc::new(Cat {
@@ -78,14 +84,14 @@ pub(crate) fn run(
     });
     let unreachable = |error: bufferevent::Error| cat.unreachable(&error);
     let bev = names
-        .connect(events, &options.connect.endpoint)
+        .connect(events, &options.connect.endpoint, limits.pace())
         .and_then(|transport| stack.put_on(&transport, None))
         .map_err(unreachable)?;
     let mark = options.buffer.get();
     bev.set_handler(Joint(cat.clone()))
         .and_then(|()| bev.set_read_watermark(0, mark))
         .and_then(|()| bev.set_write_watermark(0, mark))
-        .and_then(|()| bev.set_connect_timeout(Some(options.connect_timeout)))
+        .and_then(|()| bev.set_connect_timeout(limits.connect))
         .and_then(|()| bev.enable(READ))
         .map_err(Failure::during("connecting"))?;
     let (reading, writing) = ((cat.clone(), bev.clone()), (cat.clone(), bev));

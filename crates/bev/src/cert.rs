@@ -8,6 +8,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
 
+use bufferevent::dns::ascii_host;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -45,7 +46,7 @@ impl Identity {
 
         let names = match names {
             [] => NAMES.map(String::from).to_vec(),
-            names => names.to_vec(),
+            names => names.iter().map(|name| in_ascii(name)).collect(),
         };
         let mut leaf = CertificateParams::new(names.clone())?;
         if let Some(first) = names.first() {
@@ -63,6 +64,11 @@ impl Identity {
             key: key.serialize_pem(),
         })
     }
+}
+
+/// A name of any script as certificates have it. What is no host name (an address, a wildcard) stays what it is.
+fn in_ascii(name: &str) -> String {
+    ascii_host(name).unwrap_or_else(|_| name.to_owned())
 }
 
 /// Runs `bev cert`.

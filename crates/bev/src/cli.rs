@@ -24,7 +24,7 @@ const BUFFER: &str = "256KiB";
 ///
 /// An address is tcp:HOST:PORT or unix:PATH, with listen: in front where one listens (it may be left out where the position
 /// says so). An IPv6 address goes in brackets: `tcp:[::1]:7000`. A host name is looked up for each connection, and all its
-/// addresses are tried; one to listen at is looked up once, at the start. Port 0 takes a free port; the first line of output says which.
+/// addresses are tried; one to listen at is looked up once, when its route begins. Names may be in any script. Port 0 takes a free port; the first line of output says which.
 ///
 /// Layers go behind the address, the bottom first, each with options: `tcp:example.org:443+tls,alpn=http/1.1`,
 /// `tcp:127.0.0.1:7001+tls,ca=ca.pem,name=localhost+zlib,level=6`, `listen:tcp:0.0.0.0:8443+tls,cert=cert.pem,key=key.pem`.
@@ -62,7 +62,7 @@ pub(crate) enum Command {
     /// Joins each accepted connection to a new one
     ///
     /// SIGTERM or SIGINT stops accepting and waits for the connections that are there to end; a second one ends
-    /// at once. SIGHUP reads the file, the certificates and the names anew, and opens the access log anew; what cannot be used
+    /// at once. SIGHUP reads the file, the certificates and the files of names anew, and opens the access log anew; what cannot be used
     /// changes nothing. Sockets of a service manager are listened at by fd:NAME.
     Relay(Box<RelayOptions>),
     /// Joins an address to standard input and output
@@ -88,7 +88,7 @@ pub(crate) struct RelayOptions {
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) settings: RouteSettings,
-    /// Connections at once, over all routes and workers; more wait in the system's queue
+    /// Connections at once, over all routes and workers; more wait, and come in in their order, each route in its turn
     #[arg(long, value_name = "N")]
     pub(crate) max_connections: Option<NonZeroU64>,
     /// Bytes in a second that all clients together may send, and as many that they may be sent, shared fairly
@@ -131,6 +131,9 @@ pub(crate) struct CatOptions {
     /// Gives up if the connection does not come about in so long
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub(crate) connect_timeout: Duration,
+    /// Gives up if the name is not looked up in so long; the time is a part of the other one
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) resolve_timeout: Option<Duration>,
 }
 
 /// `bev echo`.

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use bufferevent::Rate;
 use clap::Args;
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
@@ -35,8 +36,10 @@ use crate::access::Format;
 use crate::address::{Endpoint, Place};
 use crate::cli::{self, RelayOptions};
 use crate::exit::{Code, Failure};
+use crate::files;
 use crate::limits::Limits;
 use crate::relay::Prepared;
+use crate::trust::{self, Trust};
 
 /// How long connections may take to end after a signal, unless told otherwise.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -56,6 +59,10 @@ pub(crate) struct RouteSettings {
     #[arg(long, value_name = "BYTES", value_parser = cli::rate)]
     #[serde(deserialize_with = "toml_rate")]
     pub(crate) rate: Option<Rate>,
+    /// Gives up on an upstream whose name is not looked up in so long; the time is a part of the next one
+    #[arg(long, value_name = "SECONDS", value_parser = cli::seconds)]
+    #[serde(deserialize_with = "toml_seconds")]
+    pub(crate) resolve_timeout: Option<Duration>,
     /// Gives up on an upstream that is not connected, with all its layers, in so long [default: 10]
     #[arg(long, value_name = "SECONDS", value_parser = cli::seconds)]
     #[serde(deserialize_with = "toml_seconds")]
@@ -80,6 +87,11 @@ pub(crate) struct RouteSettings {
     #[arg(long, value_name = "SECONDS", value_parser = cli::seconds)]
     #[serde(deserialize_with = "toml_seconds")]
     pub(crate) finish_timeout: Option<Duration>,
+    /// Where +proxy takes headers, the networks whose proxies are believed, `,` between them; who comes from elsewhere is refused [default:
+    /// all are believed]
+    #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = trust::network)]
+    #[serde(deserialize_with = "toml_networks")]
+    pub(crate) proxy_trust: Option<Vec<IpNet>>,
 }
 
 impl RouteSettings {
@@ -87,7 +99,11 @@ impl RouteSettings {
     fn set_on(&self, limits: &mut Limits) {
         limits.buffer = self.buffer.unwrap_or(limits.buffer);
         limits.rate = self.rate.or(limits.rate);
+        if let Some(networks) = &self.proxy_trust {
+            limits.trust = Trust::of(networks.clone());
+        }
         for (said, limit) in [
+            (self.resolve_timeout, &mut limits.resolve),
             (self.connect_timeout, &mut limits.connect),
             (self.handshake_timeout, &mut limits.handshake),
             (self.idle_timeout, &mut limits.idle),
@@ -153,9 +169,10 @@ impl Config {
         Ok(config)
     }
 
-    /// Opens what the routes name.
-    pub(crate) fn prepare(&self) -> Result<Vec<Prepared>, Failure> {
-        self.routes.iter().map(Prepared::of).collect()
+    /// Opens what the routes name, and looks up where to listen, but for places that are `held` already.
+    pub(crate) fn prepare(&self, held: &[Endpoint]) -> Result<Vec<Prepared>, Failure> {
+        let prepared = self.routes.iter().map(|route| Prepared::of(route, held));
+        prepared.collect()
     }
 
     fn of_line(options: &RelayOptions) -> Result<Self, Failure> {
@@ -300,7 +317,14 @@ impl Route {
         settings.set_on(&mut limits);
         limits.max_connections = max_connections;
         let wrong = |key, error| format!("{called}: {key}: {error}");
-        let name = name.unwrap_or_else(|| listen_name(&listen));
+        let listen_text = listen.clone();
+        let listen = Place::listen(&listen).map_err(|error| wrong("listen", error))?;
+        if settings.proxy_trust.is_some() && !listen.takes_proxy() {
+            return Err(format!(
+                "{called}: proxy-trust says whose PROXY headers are believed, and `listen` takes none: it has no +proxy"
+            ));
+        }
+        let name = name.unwrap_or_else(|| listen_name(&listen_text));
         if name.is_empty() || name.contains(char::is_whitespace) {
             return Err(format!(
                 ": `{name}` is no name for route {}: it is one word",
@@ -308,7 +332,7 @@ impl Route {
             ));
         }
         Ok(Self {
-            listen: Place::listen(&listen).map_err(|error| wrong("listen", error))?,
+            listen,
             connect: Place::connect(&connect).map_err(|error| wrong("connect", error))?,
             name,
             limits,
@@ -317,24 +341,10 @@ impl Route {
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
-    let failed = |error: &dyn std::error::Error| {
-        Failure::because(
-            Code::Usage,
-            format_args!("cannot read {}", path.display()),
-            error,
-        )
-    };
-    let length = std::fs::metadata(path)
-        .map_err(|error| failed(&error))?
-        .len();
-    if length > MAX_FILE {
-        let why = format!(
-            "{} has {length} bytes: no configuration does",
-            path.display()
-        );
-        return Err(Failure::new(Code::Usage, why));
-    }
-    std::fs::read_to_string(path).map_err(|error| failed(&error))
+    files::read_text(path, MAX_FILE).map_err(|error| {
+        let what = format_args!("cannot read {}", path.display());
+        Failure::because(Code::Usage, what, &error)
+    })
 }
 
 /// A value that may be a number or a text, as the command line would have it.
@@ -363,6 +373,15 @@ fn toml_rate<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Rate>, D::Erro
 fn toml_seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     let text = spelled(from)?;
     cli::seconds(&text).map(Some).map_err(D::Error::custom)
+}
+
+fn toml_networks<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<IpNet>>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    let networks = texts.iter().map(|text| trust::network(text));
+    networks
+        .collect::<Result<_, _>>()
+        .map(Some)
+        .map_err(D::Error::custom)
 }
 
 fn toml_workers<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NonZeroUsize>, D::Error> {

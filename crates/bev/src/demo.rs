@@ -39,7 +39,7 @@ use crate::output;
 use crate::relay::{Prepared, Relay};
 use crate::stats::{Bytes, Counter, Totals, per_second};
 use crate::systemd::Given;
-use crate::worker::Shared;
+use crate::worker::{Lane, Shared};
 
 /// A connection on which nothing moves for so long has lost its wake-up: nobody here waits for anything from outside.
 const STALL: Duration = Duration::from_secs(20);
@@ -246,6 +246,8 @@ pub(crate) fn run(
     };
     let gate = Arc::new(Gate::new(None, events));
     let given = Given::none();
+    let lanes = [Lane::new(events)];
+    let names = [common.resolver.on(events)?];
     let route = |id, name: &str, below: &Stack, to: &Address, above: &Stack| {
         let route = Route {
             name: name.into(),
@@ -253,14 +255,14 @@ pub(crate) fn run(
             connect: at(to)?,
             limits: limits.clone(),
         };
-        let prepared = Prepared::with_layers(&route, below.clone(), above.clone())?;
-        let alone = std::slice::from_ref::<LoopHandle>(events);
+        let listen = anywhere.endpoint.resolve()?;
+        let prepared = Prepared::with_layers(&route, Some(listen), below.clone(), above.clone());
         let bound = Relay::bind(
             id,
-            alone,
+            (&lanes, &names),
             &gate,
             &prepared,
-            (&given, &common.resolver),
+            &given,
             &Shared::default(),
         )?;
         Ok::<_, Failure>(bound.serve())
@@ -276,11 +278,10 @@ pub(crate) fn run(
     });
     let bar = progress(options.bytes);
     show(&run, &bar);
-    let names = common.resolver.on(events)?;
     let at_entry = at(entry.local_addr())?.endpoint;
     let began = Instant::now();
     for number in 0..options.connections.get() {
-        connect(&run, (&names, &at_entry), number, options)
+        connect(&run, (&names[0], &at_entry), number, options)
             .map_err(Failure::during("connecting"))?;
     }
     events
@@ -347,7 +348,7 @@ fn connect(
         received: EvBuffer::new(),
     };
     let mark = options.buffer.get();
-    let bev = names.connect(&run.events, entry)?;
+    let bev = names.connect(&run.events, entry, Limits::default().pace())?;
     bev.set_handler(client)?;
     bev.set_read_watermark(0, mark)?;
     // Refilled when half is out, so that the socket always has something to send.

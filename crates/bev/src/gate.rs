@@ -7,9 +7,12 @@
 //! ```
 //!
 //! # Invariants
-//! - At most as many sessions are there at once as the limits say: one of each route, one of all together. At a limit the listeners
-//!   are disabled, and clients wait in the system's queues. What several workers accepted at the same moment waits with them, and comes in
-//!   before its route's listeners accept again.
+//! - At most as many sessions are there at once as the limits say: one of each route, one of all together.
+//! - A route accepts until one of its connections has to wait. It waits with the worker that has accepted it, unread, and comes in before
+//!   the route's listeners accept again; further clients wait in the system's queues. (Several workers may accept one at the same moment.) At
+//!   its own limit a route accepts nobody.
+//! - Places of all go to those who wait, in the order in which they came, and to nobody else while one waits. So each route gets its turn,
+//!   however many clients another one has.
 //! - A worker that was told to wait is asked to try again, once, whenever that may help.
 //! - Under the lock only listeners are told something; no session, no handler and no log is touched.
 
@@ -39,6 +42,8 @@ struct State {
     active: u64,
     /// Of those, at most so many.
     limit: Option<NonZeroU64>,
+    /// The number of the next one to wait.
+    next: u64,
     routes: BTreeMap<RouteId, Entrance>,
 }
 
@@ -53,8 +58,8 @@ struct Entrance {
     active: u64,
     /// Connections that were accepted and that a limit keeps out. The listeners stay disabled until there are none.
     kept_out: u64,
-    /// The workers that have some and were not asked to try again yet. Each at most once.
-    waiting: Vec<Arc<Worker>>,
+    /// The workers that have some and were not asked to try again yet, each at most once, with its number in the line.
+    waiting: Vec<(u64, Arc<Worker>)>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -86,6 +91,7 @@ impl Gate {
                 phase: Phase::Serving,
                 active: 0,
                 limit,
+                next: 0,
                 routes: BTreeMap::new(),
             }),
         }
@@ -158,7 +164,7 @@ impl Gate {
     /// A worker has a new connection.
     pub(crate) fn enter(&self, worker: &Arc<Worker>) -> Entry {
         let mut state = self.state();
-        let entry = state.ask(worker);
+        let entry = state.ask(worker, Asker::New);
         if entry == Entry::Wait
             && let Some(entrance) = state.routes.get_mut(&worker.route)
         {
@@ -171,7 +177,7 @@ impl Gate {
     /// A worker tries to bring in a connection that had to wait.
     pub(crate) fn enter_again(&self, worker: &Arc<Worker>) -> Entry {
         let mut state = self.state();
-        let entry = state.ask(worker);
+        let entry = state.ask(worker, Asker::Waiting);
         if entry != Entry::Wait
             && let Some(entrance) = state.routes.get_mut(&worker.route)
         {
@@ -179,6 +185,10 @@ impl Gate {
         }
         state.settle();
         state.forget(worker.route);
+        // Whoever has not taken the place that it was asked for leaves it to the next one.
+        let waiting = state.take_waiting();
+        drop(state);
+        try_again(&waiting);
         entry
     }
 
@@ -249,18 +259,27 @@ fn reaches(limit: Option<NonZeroU64>, active: u64) -> bool {
     limit.is_some_and(|limit| active >= limit.get())
 }
 
+/// Whether a connection waits already.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Asker {
+    New,
+    Waiting,
+}
+
 impl State {
-    fn ask(&mut self, worker: &Arc<Worker>) -> Entry {
-        let all_full = reaches(self.limit, self.active);
+    fn ask(&mut self, worker: &Arc<Worker>, asker: Asker) -> Entry {
+        let behind = asker == Asker::New && self.limit.is_some() && self.somebody_waits();
+        let all_full = behind || reaches(self.limit, self.active);
         let serving = self.phase == Phase::Serving;
         let entrance = match self.routes.get_mut(&worker.route) {
             Some(entrance) if serving && !entrance.is_closed => entrance,
             Some(_) | None => return Entry::Refused,
         };
-        if all_full || reaches(entrance.limit, entrance.active) {
-            let asked = |other| Arc::ptr_eq(other, worker);
-            if !entrance.waiting.iter().any(asked) {
-                entrance.waiting.push(worker.clone());
+        if all_full || entrance.is_full() {
+            let mut asked = entrance.waiting.iter();
+            if !asked.any(|(_, other)| Arc::ptr_eq(other, worker)) {
+                entrance.waiting.push((self.next, worker.clone()));
+                self.next += 1;
             }
             return Entry::Wait;
         }
@@ -269,12 +288,16 @@ impl State {
         Entry::Welcome
     }
 
+    /// Whether a connection has to wait that only the limit of all may keep out.
+    fn somebody_waits(&self) -> bool {
+        let mut routes = self.routes.values();
+        routes.any(|entrance| entrance.kept_out > 0 && !entrance.is_full())
+    }
+
     /// Tells the listeners whether to accept, where that has changed.
     fn settle(&mut self) {
-        let all_full = reaches(self.limit, self.active);
         for entrance in self.routes.values_mut() {
-            let accept =
-                !all_full && !reaches(entrance.limit, entrance.active) && entrance.kept_out == 0;
+            let accept = !entrance.is_full() && entrance.kept_out == 0;
             if accept != entrance.accepting {
                 entrance.accepting = accept;
                 let tell = if accept {
@@ -287,16 +310,25 @@ impl State {
         }
     }
 
-    /// The workers that may find a place now.
+    /// The workers that may find a place now, as many as there are places, in the order in which they have come.
     fn take_waiting(&mut self) -> Vec<Arc<Worker>> {
-        if reaches(self.limit, self.active) {
-            return Vec::new();
+        let free = self
+            .limit
+            .map_or(u64::MAX, |limit| limit.get().saturating_sub(self.active));
+        let free = usize::try_from(free).unwrap_or(usize::MAX);
+        let routes = self.routes.values().filter(|entrance| !entrance.is_full());
+        let mut line: Vec<u64> = routes
+            .flat_map(|entrance| entrance.waiting.iter().map(|(number, _)| *number))
+            .collect();
+        line.sort_unstable();
+        line.truncate(free);
+        let mut called = Vec::with_capacity(line.len());
+        for entrance in self.routes.values_mut() {
+            let turn = |(number, _): &mut (u64, _)| line.binary_search(number).is_ok();
+            called.extend(entrance.waiting.extract_if(.., turn));
         }
-        let free = |entrance: &&mut Entrance| !reaches(entrance.limit, entrance.active);
-        let routes = self.routes.values_mut().filter(free);
-        routes
-            .flat_map(|entrance| std::mem::take(&mut entrance.waiting))
-            .collect()
+        called.sort_unstable_by_key(|(number, _)| *number);
+        called.into_iter().map(|(_, worker)| worker).collect()
     }
 
     /// Forgets a route that was closed and that nobody uses any more.
@@ -311,11 +343,18 @@ impl State {
 }
 
 impl Entrance {
+    /// Whether the route's own limit is reached.
+    fn is_full(&self) -> bool {
+        reaches(self.limit, self.active)
+    }
+
     /// No more connections. Gives what is to be dropped, and who is to be told, when the lock is released.
     fn close(&mut self) -> (Vec<Listening>, Vec<Arc<Worker>>) {
         self.is_closed = true;
         let listeners = std::mem::take(&mut self.listeners);
-        (listeners, std::mem::take(&mut self.waiting))
+        let waiting = std::mem::take(&mut self.waiting);
+        let waiting = waiting.into_iter().map(|(_, worker)| worker);
+        (listeners, waiting.collect())
     }
 }
 

@@ -17,9 +17,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bufferevent::dns::ascii_host;
 use bufferevent::filter::proxy::{Header, ProxyReceive, ProxySend, Version};
 use bufferevent::tls::{TlsClient, TlsServer};
 use bufferevent::zlib::Format;
@@ -28,7 +30,11 @@ use bufferevent::{Bev, Error, FilterExt as _, Kind, Options, Zlib};
 use crate::address::{BadAddress, Endpoint, Place, Side, bad};
 use crate::cert::Identity;
 use crate::exit::{Code, Failure};
+use crate::files;
 use crate::meter::{Meter, Metered};
+
+/// Bytes of a PEM file. The roots of a whole system are a few hundred KiB.
+const MAX_PEM: u64 = 16 << 20;
 
 /// A layer, as written.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -141,6 +147,14 @@ impl Layer {
         }
     }
 
+    /// Whether it takes PROXY headers.
+    pub(crate) fn takes_proxy(&self) -> bool {
+        match self {
+            Self::Proxy(options) => options.side == Side::Listen,
+            Self::Tls(_) | Self::Zlib(_) => false,
+        }
+    }
+
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Tls(_) => "tls",
@@ -219,12 +233,25 @@ impl TlsOptions {
             side,
             ca,
             identity,
-            name: given.get("name").map(str::to_owned),
+            name: given.get("name").map(server_name).transpose()?,
             alpn: given
                 .get("alpn")
                 .map_or_else(Vec::new, |all| all.split(':').map(str::to_owned).collect()),
             verify,
         })
+    }
+}
+
+/// Whom a server must be: an address, or a name, as certificates have it.
+fn server_name(text: &str) -> Result<String, BadAddress> {
+    if text.parse::<IpAddr>().is_ok() {
+        return Ok(text.into());
+    }
+    match ascii_host(text) {
+        Ok(name) => Ok(name),
+        Err(_) => bad(format!(
+            "name= of tls: `{text}` is neither a host name nor an address"
+        )),
     }
 }
 
@@ -367,10 +394,15 @@ impl Stack {
         })
     }
 
+    /// Whether it takes a PROXY header.
+    pub(crate) fn takes_proxy(&self) -> bool {
+        let takes = |(maker, _): &(Maker, _)| matches!(maker, Maker::ProxyFrom(_));
+        self.layers.iter().any(takes)
+    }
+
     /// The PROXY header that a connection with these layers has sent, if they take one.
     pub(crate) fn proxy_header(&self, top: &Bev) -> Option<Header> {
-        let takes = |(maker, _): &(Maker, _)| matches!(maker, Maker::ProxyFrom(_));
-        if !self.layers.iter().any(takes) {
+        if !self.takes_proxy() {
             return None;
         }
         let filter = top.filter_of::<Metered<ProxyReceive>>()?;
@@ -520,7 +552,7 @@ impl fmt::Display for TlsOptions {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|error| {
+    files::read(path, MAX_PEM).map_err(|error| {
         let what = format_args!("cannot read {}", path.display());
         Failure::because(Code::Usage, what, &error)
     })

@@ -3,7 +3,10 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
+use bufferevent::resolve::race::Pace;
 use bufferevent::{Bev, Deadline, Direction, Error, Rate};
+
+use crate::trust::Trust;
 
 /// Bytes that one connection may have waiting in each direction, unless told otherwise.
 const BUFFER: NonZeroUsize = NonZeroUsize::new(256 * 1024).expect("not zero");
@@ -18,6 +21,8 @@ pub(crate) struct Limits {
     pub(crate) buffer: NonZeroUsize,
     /// Sessions at once.
     pub(crate) max_connections: Option<NonZeroU64>,
+    /// Until the upstream's name is looked up.
+    pub(crate) resolve: Option<Duration>,
     /// Until the upstream is connected, with all its layers.
     pub(crate) connect: Option<Duration>,
     /// Until a client's layers have shaken hands.
@@ -32,6 +37,8 @@ pub(crate) struct Limits {
     pub(crate) rate: Option<Rate>,
     /// From a direction's end until all before it is written.
     pub(crate) finish: Option<Duration>,
+    /// Whose PROXY headers are believed.
+    pub(crate) trust: Trust,
 }
 
 impl Default for Limits {
@@ -39,6 +46,7 @@ impl Default for Limits {
         Self {
             buffer: BUFFER,
             max_connections: None,
+            resolve: None,
             connect: Some(PATIENCE),
             handshake: Some(PATIENCE),
             idle: None,
@@ -46,6 +54,7 @@ impl Default for Limits {
             write: None,
             rate: None,
             finish: None,
+            trust: Trust::default(),
         }
     }
 }
@@ -58,6 +67,21 @@ impl Limits {
             client.set_rate_limit(Direction::Write, self.rate)?;
         }
         Ok(())
+    }
+
+    /// How an upstream's name is looked up and its addresses are tried: each of them may take as long as all of it, and so may the
+    /// look-up, unless it has a time of its own.
+    pub(crate) fn pace(&self) -> Pace {
+        let pace = match self.connect {
+            Some(connect) => Pace::DEFAULT
+                .with_attempt_timeout(connect)
+                .with_resolve_timeout(connect),
+            None => Pace::DEFAULT,
+        };
+        match self.resolve {
+            Some(resolve) => pace.with_resolve_timeout(resolve),
+            None => pace,
+        }
     }
 
     /// Sets what holds for both sides.
@@ -76,5 +100,28 @@ impl Limits {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_and_each_address_have_the_whole_time_unless_told_otherwise() {
+        let seconds = Duration::from_secs;
+        let pace = |resolve: Option<u64>, connect: Option<u64>| {
+            let limits = Limits {
+                resolve: resolve.map(seconds),
+                connect: connect.map(seconds),
+                ..Limits::default()
+            };
+            let pace = limits.pace();
+            (pace.resolve_timeout, pace.attempt_timeout)
+        };
+        assert_eq!(pace(None, Some(60)), (seconds(60), seconds(60)));
+        assert_eq!(pace(Some(2), Some(60)), (seconds(2), seconds(60)));
+        assert_eq!(pace(Some(2), None).0, seconds(2));
+        assert_eq!(pace(None, None).0, Pace::DEFAULT.resolve_timeout);
     }
 }

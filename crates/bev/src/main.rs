@@ -15,6 +15,7 @@ mod data;
 mod demo;
 mod echo;
 mod exit;
+mod files;
 mod gate;
 mod layers;
 mod limits;
@@ -28,6 +29,7 @@ mod signals;
 mod sockets;
 mod stats;
 mod systemd;
+mod trust;
 mod worker;
 
 use std::io::{IsTerminal as _, Write as _};

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use bufferevent::{Address, LoopHandle};
+use bufferevent::Address;
 
 use crate::address::{Endpoint, Place, Written};
 use crate::config::Route;
@@ -18,17 +18,19 @@ use crate::gate::{Gate, RouteId};
 use crate::layers::Stack;
 use crate::limits::Limits;
 use crate::meter::LayerTotals;
-use crate::names::Choice;
+use crate::names::Names;
 use crate::sockets::{self, Listening};
 use crate::stats::{RouteTotals, Totals};
 use crate::systemd::Given;
-use crate::worker::{Plan, Shared, Worker};
+use crate::worker::{Lane, Plan, Shared, Worker};
 
-/// A route that is ready: its files are read.
+/// A route that is ready: its files are read, and where it listens is known.
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
     pub(crate) name: Arc<str>,
     pub(crate) listen: Place,
+    /// Where that is; `None` for a place that is listened at already, and for a socket that is handed over.
+    at: Option<Address>,
     pub(crate) upstream: Endpoint,
     pub(crate) below: Stack,
     pub(crate) above: Stack,
@@ -36,34 +38,47 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Opens what a route names. This may block.
-    pub(crate) fn of(route: &Route) -> Result<Self, Failure> {
+    /// Opens what a route names, and looks up where it listens unless that place is `held`. This may block.
+    pub(crate) fn of(route: &Route, held: &[Endpoint]) -> Result<Self, Failure> {
         let (below, above) = (
             Stack::prepare(&route.listen)?,
             Stack::prepare(&route.connect)?,
         );
-        Self::with_layers(route, below, above)
+        let place = &route.listen.endpoint;
+        let at = match place {
+            Endpoint::Given(_) => None,
+            place if held.contains(place) => None,
+            place => Some(place.resolve()?),
+        };
+        Ok(Self::with_layers(route, at, below, above))
     }
 
-    /// The same, with layers that are ready. Their meters count for the first worker.
-    pub(crate) fn with_layers(route: &Route, below: Stack, above: Stack) -> Result<Self, Failure> {
-        Ok(Self {
+    /// The same, with all of it ready. The layers' meters count for the first worker.
+    pub(crate) fn with_layers(
+        route: &Route,
+        at: Option<Address>,
+        below: Stack,
+        above: Stack,
+    ) -> Self {
+        Self {
             name: route.name.as_str().into(),
             listen: route.listen.clone(),
+            at,
             upstream: route.connect.endpoint.clone(),
             below,
             above,
             limits: route.limits.clone(),
-        })
+        }
     }
 
-    fn plan(&self, below: Stack, above: Stack, shared: &Shared) -> Plan {
+    fn plan(&self, below: Stack, above: Stack, names: &Names, shared: &Shared) -> Plan {
         Plan {
             name: self.name.clone(),
             upstream: self.upstream.clone(),
             below,
             above,
             limits: self.limits.clone(),
+            names: names.clone(),
             shared: shared.clone(),
         }
     }
@@ -107,30 +122,29 @@ impl Bound {
 }
 
 impl Relay {
-    /// Starts to listen, with a worker on each of `loops`. If the bound route is dropped, nothing has happened.
+    /// Starts to listen, with a worker on each lane, which has its resolver in `names`. If the bound route is dropped, nothing has
+    /// happened.
     pub(crate) fn bind(
         id: RouteId,
-        loops: &[LoopHandle],
+        (lanes, names): (&[Lane], &[Names]),
         gate: &Arc<Gate>,
         prepared: &Prepared,
-        (given, names): (&Given, &Choice),
+        given: &Given,
         shared: &Shared,
     ) -> Result<Bound, Failure> {
-        let (first, others) = loops.split_first().expect("a relay has a loop");
         let Prepared { below, above, .. } = prepared;
-        let further = others.iter().map(|events| {
-            let stacks = (below.for_another_thread(), above.for_another_thread());
-            (events, stacks)
-        });
-        let further: Vec<_> = further.collect();
-        let workers: Vec<_> = std::iter::once((first, (below.clone(), above.clone())))
-            .chain(further)
-            .map(|(events, (below, above))| {
-                let plan = prepared.plan(below, above, shared);
-                Ok(Worker::new(events, id, (plan, names.on(events)?), gate))
+        let each = lanes.iter().zip(names).enumerate();
+        let workers: Vec<_> = each
+            .map(|(nth, (lane, names))| {
+                let (below, above) = match nth {
+                    0 => (below.clone(), above.clone()),
+                    _ => (below.for_another_thread(), above.for_another_thread()),
+                };
+                let plan = prepared.plan(below, above, names, shared);
+                Worker::new(lane, id, plan, gate)
             })
-            .collect::<Result<_, Failure>>()?;
-        let listeners = listen(prepared, first, others, given, &workers)?;
+            .collect();
+        let listeners = listen(prepared, given, &workers)?;
         let address = listeners.first().expect("a relay has a listener");
         let address = address
             .local_addr()
@@ -157,8 +171,8 @@ impl Relay {
     }
 
     /// What comes in from here on gets this; what is there keeps what it has.
-    pub(crate) fn change(&self, prepared: &Prepared, shared: &Shared) {
-        for (nth, worker) in self.workers.iter().enumerate() {
+    pub(crate) fn change(&self, prepared: &Prepared, names: &[Names], shared: &Shared) {
+        for (nth, (worker, names)) in self.workers.iter().zip(names).enumerate() {
             let former = worker.plan();
             let stack = |stack: &Stack, former: &Stack| {
                 let own = match nth {
@@ -169,7 +183,7 @@ impl Relay {
             };
             let below = stack(&prepared.below, &former.below);
             let above = stack(&prepared.above, &former.above);
-            worker.set_plan(prepared.plan(below, above, shared));
+            worker.set_plan(prepared.plan(below, above, names, shared));
         }
         self.gate
             .set_route_limit(self.id, prepared.limits.max_connections);
@@ -178,13 +192,6 @@ impl Relay {
     /// Takes no more connections. Those that are there go on.
     pub(crate) fn close(&self) {
         self.gate.close(self.id);
-    }
-
-    /// The loops have ended: what is said of sessions that were cut is said now.
-    pub(crate) fn cut(&self) {
-        for worker in &self.workers {
-            worker.sessions.cut();
-        }
     }
 
     /// Where it listens, as written.
@@ -237,20 +244,23 @@ impl Relay {
 
 fn listen(
     prepared: &Prepared,
-    first: &LoopHandle,
-    others: &[LoopHandle],
     given: &Given,
     workers: &[Arc<Worker>],
 ) -> Result<Vec<Listening>, Failure> {
     let Prepared {
-        listen, upstream, ..
+        listen,
+        upstream,
+        at,
+        ..
     } = prepared;
+    let (first, others) = workers.split_first().expect("a relay has a worker");
+    let others: Vec<_> = others.iter().map(|worker| worker.events.clone()).collect();
     let accepting = workers.to_vec();
     let accept = move |index: usize, bev, peer| {
         let worker: &Arc<Worker> = &accepting[index];
         worker.accept(bev, peer)
     };
-    let listen_each = |from| sockets::listen_each((first, others), from, false, accept);
+    let listen_each = |from| sockets::listen_each((&first.events, &others), from, false, accept);
     let listeners = match &listen.endpoint {
         Endpoint::Given(name) => {
             let socket = given.socket(name)?;
@@ -264,7 +274,8 @@ fn listen(
             listeners
         }
         endpoint => {
-            let at = endpoint.resolve()?;
+            // Looked up beforehand, unless somebody else held the place then.
+            let at = at.clone().map_or_else(|| endpoint.resolve(), Ok)?;
             if leads_back(&at, upstream) {
                 return Err(to_itself(listen));
             }
@@ -291,7 +302,7 @@ fn leads_back(listen: &Address, connect: &Endpoint) -> bool {
         // What other names mean is known when there is a connection.
         (Address::Tcp(listen), Endpoint::Name { host, port }) => {
             listen.port() == *port
-                && host == "localhost"
+                && host.trim_end_matches('.') == "localhost"
                 && (listen.ip().is_unspecified() || listen.ip().is_loopback())
         }
         (Address::Unix(listen), Endpoint::Unix(connect)) => listen == connect,

@@ -24,17 +24,19 @@ use bufferevent::evreactor::{self, LoopPool};
 use bufferevent::{Direction, EventLoop, LoopHandle, Rate, RateGroup};
 
 use crate::access::AccessLog;
+use crate::address::Endpoint;
 use crate::cli::{Common, RelayOptions};
 use crate::config::Config;
 use crate::exit::{Code, Failure};
 use crate::gate::{Gate, RouteId};
-use crate::names::Choice;
+use crate::names::{Choice, Names};
 use crate::output::{self, Sink, Spool};
 use crate::relay::{Prepared, Relay};
+use crate::session::Sessions;
 use crate::signals;
 use crate::stats::{Snapshot, Totals};
 use crate::systemd::{self, Given};
-use crate::worker::Shared;
+use crate::worker::{Lane, Shared};
 
 /// How long the workers' loops may take to end when the relay ends. They end after the callback that runs, so reaching this is a
 /// failure.
@@ -48,9 +50,11 @@ struct Service {
     options: RelayOptions,
     /// The first is the main loop.
     loops: Vec<LoopHandle>,
+    /// The same, with what is on them.
+    lanes: Vec<Lane>,
     gate: Arc<Gate>,
     given: Given,
-    names: Choice,
+    resolver: Choice,
     access: Option<AccessLog>,
     /// What all clients share, where a rate is said.
     group: RateGroup,
@@ -78,6 +82,14 @@ enum Reload {
     },
 }
 
+/// What a reload has read.
+struct Read {
+    config: Config,
+    routes: Vec<Prepared>,
+    /// Each loop's resolver.
+    names: Vec<Names>,
+}
+
 /// Runs `bev relay` until a signal comes. Each worker but the first gets a loop that `loops` makes.
 pub(crate) fn run(
     given: Given,
@@ -86,7 +98,7 @@ pub(crate) fn run(
     options: &RelayOptions,
 ) -> Result<(), Failure> {
     let config = Config::read(options)?;
-    let prepared = config.prepare()?;
+    let prepared = config.prepare(&[])?;
     let access = match &config.access {
         Some((path, format)) => Some(AccessLog::open(path, *format).map_err(|error| {
             Failure::because(Code::Usage, "cannot write the access log", &error)
@@ -98,28 +110,34 @@ pub(crate) fn run(
         Some(others) => Some(start_pool(&events, loops, others)?),
         None => None,
     };
-    let mut handles = vec![LoopHandle::clone(&events)];
-    handles.extend(pool.iter().flat_map(LoopPool::handles).cloned());
-    let gate = Arc::new(Gate::new(config.max_connections, &handles[0]));
+    let main = Lane::new(&events);
+    let mut lanes = vec![main.clone()];
+    if let Some((_, others)) = &pool {
+        lanes.extend(others.iter().cloned());
+    }
+    let handles: Vec<_> = lanes.iter().map(|lane| lane.events.clone()).collect();
+    let names = common.resolver.on_each(&handles)?;
+    let gate = Arc::new(Gate::new(config.max_connections, &events));
     let service = Arc::new(Service {
         options: options.clone(),
         state: Mutex::new(State {
             routes: Vec::new(),
             former: Vec::new(),
-            retired: vec![Totals::default(); handles.len()],
+            retired: vec![Totals::default(); lanes.len()],
             next: 0,
             drain: config.drain,
             reload: Reload::Idle,
         }),
         loops: handles,
+        lanes,
         gate,
         given,
-        names: common.resolver.clone(),
+        resolver: common.resolver.clone(),
         access: access.clone(),
         group: RateGroup::new(&events),
     });
     let _signals = service.watch(&events)?;
-    service.take_over(&prepared, config.rate_total)?;
+    service.take_over(&prepared, &names, config.rate_total)?;
     if let Some(period) = options.stats {
         let spool = Spool::start(Sink::Stdout, output::UNREAD_STATISTICS);
         let reporter = Reporter {
@@ -136,13 +154,9 @@ pub(crate) fn run(
     systemd::ready();
     let ran = events.run_until_exit();
     systemd::stopping();
-    let stopped = pool.map_or(Ok(()), |pool| pool.shut_down(STOP_WITHIN));
+    main.sessions.cut();
+    let stopped = pool.map_or(Ok(()), |(pool, _)| pool.shut_down(STOP_WITHIN));
     let verdict = service.verdict();
-    {
-        let state = service.state();
-        let routes = state.routes.iter().chain(&state.former);
-        routes.for_each(Relay::cut);
-    }
     if let Some(access) = access {
         access.spool.flush(output::FLUSH_WITHIN);
     }
@@ -177,7 +191,12 @@ impl Service {
     }
 
     /// Has the routes be what was prepared: all of them, or, if that cannot be, as they were.
-    fn take_over(&self, prepared: &[Prepared], rate_total: Option<Rate>) -> Result<(), Failure> {
+    fn take_over(
+        &self,
+        prepared: &[Prepared],
+        names: &[Names],
+        rate_total: Option<Rate>,
+    ) -> Result<(), Failure> {
         let shared = Shared {
             access: self.access.clone(),
             group: rate_total.map(|_| self.group.clone()),
@@ -202,10 +221,10 @@ impl Service {
                     next += 1;
                     let relay = Relay::bind(
                         next,
-                        &self.loops,
+                        (&self.lanes, names),
                         &self.gate,
                         route,
-                        (&self.given, &self.names),
+                        &self.given,
                         &shared,
                     );
                     Some(relay?)
@@ -222,7 +241,7 @@ impl Service {
         for ((route, here), bound) in prepared.iter().zip(kept).zip(bound) {
             let relay = match (here.and_then(|here| before[here].take()), bound) {
                 (Some(relay), _) => {
-                    relay.change(route, &shared);
+                    relay.change(route, names, &shared);
                     relay
                 }
                 (None, Some(bound)) => bound.serve(),
@@ -251,6 +270,8 @@ impl Service {
                 return;
             }
         }
+        let places = state.routes.iter().map(Relay::endpoint).cloned();
+        let held: Vec<_> = places.collect();
         drop(state);
         systemd::reloading();
         if let Some(access) = &self.access {
@@ -258,8 +279,7 @@ impl Service {
         }
         let service = self.clone();
         let read = move || {
-            let config = Config::read(&service.options);
-            let read = config.and_then(|config| Ok((config.prepare()?, config)));
+            let read = service.read(&held);
             let main = service.loops[0].clone();
             // A loop that is gone has nothing to reload.
             let _ = main.post(move || service.reloaded(read));
@@ -276,14 +296,24 @@ impl Service {
         }
     }
 
+    /// Reads everything: files, certificates, names. It may block, so it is not for a loop's thread.
+    fn read(&self, held: &[Endpoint]) -> Result<Read, Failure> {
+        let config = Config::read(&self.options)?;
+        Ok(Read {
+            routes: config.prepare(held)?,
+            names: self.resolver.on_each(&self.loops)?,
+            config,
+        })
+    }
+
     /// Everything was read, or could not be.
-    fn reloaded(self: &Arc<Self>, read: Result<(Vec<Prepared>, Config), Failure>) {
+    fn reloaded(self: &Arc<Self>, read: Result<Read, Failure>) {
         let taken = match read {
             // The routes are closed already, and stay so.
             Ok(_) if self.gate.is_draining() => return,
-            Ok((prepared, config)) => self
-                .take_over(&prepared, config.rate_total)
-                .map(|()| (prepared.len(), config)),
+            Ok(read) => self
+                .take_over(&read.routes, &read.names, read.config.rate_total)
+                .map(|()| (read.routes.len(), read.config)),
             Err(failure) => Err(failure),
         };
         match taken {
@@ -356,25 +386,32 @@ impl State {
     }
 }
 
-/// The loops of all workers but the first.
+/// The loops of all workers but the first, and what is on them.
 fn start_pool(
     main: &LoopHandle,
     loops: evreactor::Builder,
     count: NonZeroUsize,
-) -> Result<LoopPool, Failure> {
-    /// Ends the relay when a worker's loop has ended.
-    struct EndsAll(LoopHandle);
+) -> Result<(LoopPool, Vec<Lane>), Failure> {
+    /// Ends the relay when a worker's loop has ended, whose sessions are cut.
+    struct EndsAll(LoopHandle, Arc<Sessions>);
     impl Drop for EndsAll {
         fn drop(&mut self) {
+            self.1.cut();
             self.0.exit();
         }
     }
     let main = main.clone();
-    LoopPool::builder(count)
+    let sessions: Vec<Arc<Sessions>> = (0..count.get()).map(|_| Arc::default()).collect();
+    let own = sessions.clone();
+    let pool = LoopPool::builder(count)
         .name("worker")
         .loops(loops)
-        .start_with(move |_, _| Ok::<_, Infallible>(EndsAll(main.clone())))
-        .map_err(Failure::during("the workers"))
+        .start_with(move |nth, _| Ok::<_, Infallible>(EndsAll(main.clone(), own[nth].clone())))
+        .map_err(Failure::during("the workers"))?;
+    let lanes = pool.handles().iter().cloned().zip(sessions);
+    let lanes = lanes.map(|(events, sessions)| Lane { events, sessions });
+    let lanes = lanes.collect();
+    Ok((pool, lanes))
 }
 
 /// Says a line of statistics once per `period`.
@@ -414,7 +451,8 @@ mod tests {
         let limit = Duration::from_secs(20);
         let since = Instant::now();
         let events = EventLoop::new().expect("a loop");
-        let pool = start_pool(&events, EventLoop::builder(), NonZeroUsize::MIN).expect("a pool");
+        let (pool, _) =
+            start_pool(&events, EventLoop::builder(), NonZeroUsize::MIN).expect("a pool");
         events.exit_after(limit).expect("the loop is there");
         pool.handles()[0].exit();
         let outcome = events.run_until_exit().expect("the loop runs");

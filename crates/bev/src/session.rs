@@ -13,6 +13,7 @@
 //! # Invariants
 //! - Each side's handler owns a handle of the other side, and both own the [`Session`]; it is dropped when both
 //!   bufferevents are freed, and that is how the relay learns of the end.
+//! - Where there is an access log, a session knows its sides until one of them is gone, so that they can be counted where the loop ends first.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,21 +24,22 @@ use std::time::{Duration, Instant};
 
 use bufferevent::filter::proxy::{Header, Version};
 use bufferevent::{
-    Address, Bev, Deadline, Direction, Error, Event, Handler, Interest, Pressure, READ,
+    Address, Bev, Deadline, Direction, Error, Event, Handler, Interest, Kind, Pressure, READ,
 };
 
 use crate::access::{LayerBytes, Record};
 use crate::address::Written;
 use crate::exit::Chain;
 use crate::sockets;
+use crate::trust::Untrusted;
 use crate::worker::{Plan, Worker};
 
 /// How long what came from a broken side may take to be delivered to the other.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// The sessions of one worker that are there and have a line of the access log to come.
+/// The sessions on one loop that are there and have a line of the access log to come.
 ///
-/// When a loop ends, sessions that are there end with the process: their two sides hold each other. Their lines are written from here.
+/// When a loop ends, sessions that are there end with it, and nobody tells them. Their lines are written from here.
 #[derive(Default)]
 pub(crate) struct Sessions(Mutex<HashMap<usize, Weak<Session>>>);
 
@@ -47,10 +49,13 @@ impl Sessions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes down those that are still there, when their loop has ended.
+    /// Writes down those that are still there. To be called on the loop's thread, when it has run and is not yet closed: then they can
+    /// be counted.
     pub(crate) fn cut(&self) {
         let left = std::mem::take(&mut *self.all());
         for session in left.into_values().filter_map(|session| session.upgrade()) {
+            let (client, upstream) = std::mem::take(&mut *session.sides());
+            session.count(client.as_ref(), upstream.as_ref());
             session.write_down();
         }
     }
@@ -71,9 +76,14 @@ pub(crate) struct Session {
     up: AtomicU64,
     down: AtomicU64,
     ending: Mutex<Ending>,
+    /// Client and upstream.
+    sides: Mutex<Sides>,
     /// The access log has its line.
     is_written: AtomicBool,
 }
+
+/// The client's bufferevent and the upstream's, as far as they are there and would be counted.
+type Sides = (Option<Bev>, Option<Bev>);
 
 /// What the access log says of the end.
 #[derive(Default)]
@@ -166,6 +176,7 @@ pub(crate) fn join(worker: &Arc<Worker>, transport: &Bev, peer: Address) -> Resu
         up: AtomicU64::new(0),
         down: AtomicU64::new(0),
         ending: Mutex::default(),
+        sides: Mutex::default(),
         is_written: AtomicBool::new(false),
     });
     if session.plan.shared.access.is_some() {
@@ -173,7 +184,12 @@ pub(crate) fn join(worker: &Arc<Worker>, transport: &Bev, peer: Address) -> Resu
         worker.sessions.all().insert(address_of(&session), listed);
     }
     let Plan { below, limits, .. } = &*session.plan;
+    if below.takes_proxy() && !limits.trust.covers(&session.peer) {
+        session.refused(&Error::new(Kind::Peer, "proxy", "header").with_source(Untrusted));
+        return transport.free().map(drop);
+    }
     let client = below.put_on(transport, None)?;
+    session.has(Some(&client), None);
     limits.set_on(&client)?;
     limits.set_on_client(&client)?;
     if let Some(group) = &session.plan.shared.group {
@@ -198,9 +214,9 @@ fn meet(session: &Arc<Session>, client: &Bev) -> Result<(), Error> {
         .proxy_version()
         .map(|version| session.header(version, client));
     let connected = session
-        .worker
+        .plan
         .names
-        .connect(&session.worker.events, to)
+        .connect(&session.worker.events, to, limits.pace())
         .and_then(|transport| above.put_on(&transport, header.as_ref()));
     let upstream = match connected {
         Ok(upstream) => upstream,
@@ -210,6 +226,7 @@ fn meet(session: &Arc<Session>, client: &Bev) -> Result<(), Error> {
             return client.free().map(drop);
         }
     };
+    session.has(None, Some(&upstream));
     let side = |way, other: &Bev| Side {
         way,
         other: other.clone(),
@@ -257,6 +274,25 @@ impl Session {
         self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn sides(&self) -> MutexGuard<'_, Sides> {
+        // Nothing that can panic runs under the lock.
+        self.sides.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes its sides, where somebody will want them counted.
+    fn has(&self, client: Option<&Bev>, upstream: Option<&Bev>) {
+        if self.plan.shared.access.is_none() {
+            return;
+        }
+        let mut sides = self.sides();
+        if let Some(client) = client {
+            sides.0 = Some(client.clone());
+        }
+        if let Some(upstream) = upstream {
+            sides.1 = Some(upstream.clone());
+        }
+    }
+
     /// Why it ends, unless that is known already. Nobody asks where there is no access log.
     fn ends(&self, why: impl FnOnce() -> String) {
         if self.plan.shared.access.is_some() {
@@ -269,6 +305,9 @@ impl Session {
         if self.plan.shared.access.is_none() {
             return;
         }
+        // From here on it is counted by who ends it: what is left of it may free itself.
+        let sides = std::mem::take(&mut *self.sides());
+        drop(sides);
         let mut ending = self.ending();
         for (bev, stack, layers) in [
             (client, &self.plan.below, 0),

@@ -8,6 +8,7 @@
 
 use bufferevent::evreactor::{self, BACKEND_VARIABLE, DEFAULT_BACKEND};
 use bufferevent::iocp::{self, Port, SockAddr};
+use bufferevent::resolve::race::Pace;
 use bufferevent::{Address, Bev, Builder, Error, EventLoop, Kind, Listener, LoopHandle, Resolve};
 
 #[cfg(not(unix))]
@@ -42,13 +43,14 @@ fn completes(events: &LoopHandle) -> bool {
     Port::of(events).is_some()
 }
 
-/// Begins to connect to `endpoint`, without delay of small segments.
+/// Begins to connect to `endpoint`, without delay of small segments; where that is a name, its addresses are tried at this pace.
 ///
 /// Where a name leads is found out over readiness on every loop that can watch descriptors.
 pub(crate) fn connect(
     events: &LoopHandle,
     endpoint: &Endpoint,
     resolver: &(impl Resolve + ?Sized),
+    pace: Pace,
 ) -> Result<Bev, Error> {
     let readiness = || Builder::new(events).nodelay(true);
     let completion = || iocp::Builder::new(events).nodelay(true);
@@ -58,7 +60,8 @@ pub(crate) fn connect(
         Endpoint::Unix(path) if completes(events) => completion().connect(unix(path, "connect")?),
         Endpoint::Unix(path) => readiness().connect(path.clone()),
         Endpoint::Name { host, port } => {
-            readiness().connect_hostname(resolver, bufferevent::Family::Any, host, *port)
+            let builder = readiness().pace(pace);
+            builder.connect_hostname(resolver, bufferevent::Family::Any, host, *port)
         }
         // Addresses to connect to have none.
         Endpoint::Given(_) => Err(Error::new(Kind::Unsupported, "socket", "connect")),

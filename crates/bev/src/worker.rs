@@ -29,6 +29,7 @@ pub(crate) struct Plan {
     pub(crate) below: Stack,
     pub(crate) above: Stack,
     pub(crate) limits: Limits,
+    pub(crate) names: Names,
     pub(crate) shared: Shared,
 }
 
@@ -40,14 +41,29 @@ pub(crate) struct Shared {
     pub(crate) group: Option<RateGroup>,
 }
 
+/// A loop, and the sessions of all routes that are on it.
+#[derive(Clone)]
+pub(crate) struct Lane {
+    pub(crate) events: LoopHandle,
+    pub(crate) sessions: Arc<Sessions>,
+}
+
+impl Lane {
+    pub(crate) fn new(events: &LoopHandle) -> Self {
+        Self {
+            events: events.clone(),
+            sessions: Arc::default(),
+        }
+    }
+}
+
 /// One loop's share of a route.
 pub(crate) struct Worker {
     pub(crate) events: LoopHandle,
     pub(crate) route: RouteId,
     pub(crate) counters: Counters,
     pub(crate) gate: Arc<Gate>,
-    pub(crate) sessions: Sessions,
-    pub(crate) names: Names,
+    pub(crate) sessions: Arc<Sessions>,
     plan: Mutex<Arc<Plan>>,
     /// Accepted, and kept out by a limit: one that was accepted while another worker took the last place, or those that were
     /// handed out before the listener was disabled. Nothing is read from them.
@@ -55,19 +71,13 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(
-        events: &LoopHandle,
-        route: RouteId,
-        (plan, names): (Plan, Names),
-        gate: &Arc<Gate>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(lane: &Lane, route: RouteId, plan: Plan, gate: &Arc<Gate>) -> Arc<Self> {
         Arc::new(Self {
-            events: events.clone(),
+            events: lane.events.clone(),
             route,
             counters: Counters::default(),
             gate: gate.clone(),
-            sessions: Sessions::default(),
-            names,
+            sessions: lane.sessions.clone(),
             plan: Mutex::new(Arc::new(plan)),
             waiting: Mutex::default(),
         })

@@ -97,11 +97,7 @@ fn the_access_log_says_who_how_long_how_much_and_why() {
     // The file was moved away: a reload makes a new one.
     std::fs::rename(files.path("access"), files.path("access.1")).expect("moved");
     relay.signal("HUP");
-    let deadline = Instant::now() + PATIENCE;
-    while !files.path("access").exists() {
-        assert!(Instant::now() < deadline, "the log was not opened anew");
-        thread::sleep(Duration::from_millis(10));
-    }
+    files.wait_for("access", "the log was not opened anew", |_| true);
     drop(relay);
 
     let common = ["relay", "tcp:127.0.0.1:0", &echo, "--access-log", &plain];
@@ -119,12 +115,54 @@ fn the_access_log_says_who_how_long_how_much_and_why() {
         "{line}"
     );
     assert!(line.ends_with("\"timeout: idle\""), "{line}");
-    let mut stream = relay.connect();
-    ask(&mut stream, b"12345");
-    assert_eq!(relay.terminate().code, Some(5));
-    let text = files.read("plain");
-    let cut = "5 5 client[] upstream[] \"cut\"\n";
-    assert!(text.ends_with(cut), "{text}");
+}
+
+#[test]
+fn connections_that_are_cut_at_the_end_have_their_bytes_in_the_log() {
+    let echo = upstream("");
+    let files = Files::new("");
+    let log = files.text("access");
+    let mut relay = Service::start(&[
+        "relay",
+        "tcp:127.0.0.1:0",
+        &echo,
+        "tcp:127.0.0.1:0+proxy",
+        &echo,
+        "--workers",
+        "3",
+        "--access-log",
+        &log,
+        "--drain",
+        "0.1",
+        "--stats",
+        "0.05",
+        "--json",
+    ]);
+    let line: serde_json::Value = serde_json::from_str(&relay.line()).expect("JSON");
+    let with_header = address_of(line["address"].as_str().expect("text"));
+    let mut clients: Vec<_> = (0..12).map(|_| relay.connect()).collect();
+    for client in &mut clients {
+        ask(client, b"12345");
+    }
+    // One whose header never comes is cut too.
+    let silent = connect(with_header);
+    ask(&mut clients[0], b"in the meantime");
+    relay.wait_for_stats("all of them", |stats| stats["active"] == 13);
+    let ended = relay.terminate();
+    assert_eq!(ended.code, Some(5));
+    drop((clients, silent));
+    let text = files.read("access");
+    let ends = |end: &str| {
+        let end = format!("{end} \"cut\"");
+        text.lines().filter(|line| line.ends_with(&end)).count()
+    };
+    let passed = |bytes: &str| {
+        let bytes = format!("socket={bytes}/{bytes}");
+        ends(&format!("client[{bytes}] upstream[{bytes}]"))
+    };
+    assert_eq!((passed("5"), passed("20")), (11, 1), "{text}");
+    let silent = ends("client[socket=0/0 proxy=0/0] upstream[]");
+    assert_eq!((silent, text.lines().count()), (1, 13), "{text}");
 }
 
 #[test]

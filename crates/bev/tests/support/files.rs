@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tempfile::TempDir;
 
@@ -78,16 +78,27 @@ impl Files {
 
     /// Waits until a file has a line that the test wants, and gives it.
     pub(crate) fn wait_for_line(&self, name: &str, wanted: impl Fn(&str) -> bool) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let text = std::fs::read_to_string(self.path(name)).unwrap_or_default();
+        let mut found = None;
+        self.wait_for(name, "no such line", |text| {
             // The last line may not be whole yet.
             let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-            if let Some(line) = whole.lines().find(|line| wanted(line)) {
-                return line.into();
+            found = whole.lines().find(|line| wanted(line)).map(str::to_owned);
+            found.is_some()
+        });
+        found.expect("it was waited for")
+    }
+
+    /// Waits until a file is there, and what it says is as wanted. A file has no event that all systems know: it is looked at again and
+    /// again, and others get the core in between.
+    pub(crate) fn wait_for(&self, name: &str, what: &str, mut wanted: impl FnMut(&str) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let text = std::fs::read_to_string(self.path(name));
+            if text.as_ref().is_ok_and(|text| wanted(text)) {
+                return;
             }
-            assert!(Instant::now() < deadline, "{name}: {text}");
-            thread::sleep(Duration::from_millis(10));
+            assert!(Instant::now() < deadline, "{name}: {what}: {text:?}");
+            thread::yield_now();
         }
     }
 }
