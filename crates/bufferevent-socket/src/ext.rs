@@ -7,10 +7,12 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bufferevent_core::resolve::{Family, Resolve};
 use bufferevent_core::{
-    Bev, Bufferevent as _, Context, Directions, Error, Kind, LayerRef, Options,
+    Bev, Bufferevent as _, Context, Deadline, Direction, Directions, Error, Kind, LayerRef,
+    Options, Rate, RateGroup, Watermark,
 };
 use evreactor::{LoopHandle, RawSource, Target};
 
@@ -121,7 +123,8 @@ pub trait SocketExt {
     fn into_transport(self) -> Result<Parts, Error>;
 
     /// Moves the socket to another loop, of this thread or, with THREADSAFE, of any: frees this bufferevent and returns its successor
-    /// there, with the options, unread and unsent bytes, marks, timeouts, enabled directions and handler of this one.
+    /// there, with the options, unread and unsent bytes, marks, deadlines, rate limits, group, enabled directions and handler of this one. A
+    /// limit goes on where it is, with what it has to give or is owed. Statistics begin anew, and so do deadlines; a `max_output` is to be set again.
     ///
     /// # Errors
     /// As [`into_transport`](Self::into_transport), and nothing is changed then. [`Kind::LoopClosed`] and what the system says where the other
@@ -159,6 +162,72 @@ pub struct Parts {
     pub unread: evbuffer::EvBuffer,
     /// What was written and not sent.
     pub unsent: evbuffer::EvBuffer,
+}
+
+/// What a user has set on a bufferevent, and what goes along to another loop.
+struct Settings {
+    marks: [(Direction, Watermark); 2],
+    /// The most that is read and written in a turn.
+    single: (usize, usize),
+    deadlines: [(Deadline, Option<Duration>); 8],
+    /// Rates, with what they would let pass now.
+    limits: [(Direction, Option<(Rate, i64)>); 2],
+    group: Option<RateGroup>,
+}
+
+impl Settings {
+    fn of(bev: &Bev) -> Self {
+        let each = [Direction::Read, Direction::Write];
+        // `Close` comes of a call, and is over with it.
+        let deadlines = [
+            Deadline::Read,
+            Deadline::Write,
+            Deadline::Idle,
+            Deadline::Resolve,
+            Deadline::Connect,
+            Deadline::Handshake,
+            Deadline::HalfClosed,
+            Deadline::Drain,
+        ];
+        let limit = |direction| bev.rate_limit(direction).zip(bev.rate_level(direction));
+        Self {
+            marks: each.map(|direction| (direction, bev.watermark(direction))),
+            single: (bev.max_single_read(), bev.max_single_write()),
+            deadlines: deadlines.map(|which| (which, bev.deadline(which))),
+            limits: each.map(|direction| (direction, limit(direction))),
+            group: bev.rate_group(),
+        }
+    }
+
+    /// Sets it on a new bufferevent. What is as by default costs nothing.
+    fn set_on(&self, bev: &Bev) -> Result<(), Error> {
+        for (direction, mark) in self.marks {
+            bev.set_watermark(direction, mark.low(), mark.high())?;
+        }
+        let (read, write) = self.single;
+        if bev.max_single_read() != read {
+            bev.set_max_single_read(read)?;
+        }
+        if bev.max_single_write() != write {
+            bev.set_max_single_write(write)?;
+        }
+        for (which, span) in self.deadlines {
+            if span.is_some() {
+                bev.set_deadline(which, span)?;
+            }
+        }
+        for (direction, limit) in self.limits {
+            if let Some((rate, level)) = limit {
+                bev.set_rate_limit(direction, Some(rate))?;
+                let fresh = bev.rate_level(direction).unwrap_or(level);
+                bev.charge_rate_limit(direction, fresh.saturating_sub(level))?;
+            }
+        }
+        match &self.group {
+            Some(group) => bev.join_rate_group(group),
+            None => Ok(()),
+        }
+    }
 }
 
 impl SocketExt for Bev {
@@ -233,8 +302,7 @@ impl SocketExt for Bev {
     }
 
     fn move_to_loop(&self, events: &LoopHandle) -> Result<Bev, Error> {
-        use bufferevent_core::Direction::{Read, Write};
-        let (mut parts, (options, marks, timeouts, enabled, handler)) =
+        let (mut parts, (options, settings, enabled, handler)) =
             take_apart(self, "move_to_loop", || {
                 let kept = [
                     Options::CLOSE_ON_FREE,
@@ -246,15 +314,12 @@ impl SocketExt for Bev {
                 for option in kept.into_iter().filter(|option| self.has_option(*option)) {
                     options.insert(option);
                 }
-                let marks = (self.watermark(Read), self.watermark(Write));
-                let (timeouts, enabled) = (self.timeouts(), self.enabled());
+                let (settings, enabled) = (Settings::of(self), self.enabled());
                 let handler = self.replace_handler(None)?;
-                Ok((options, marks, timeouts, enabled, handler))
+                Ok((options, settings, enabled, handler))
             })?;
         let bev = Builder::new(events).options(options).stream(parts.stream)?;
-        bev.set_read_watermark(marks.0.low(), marks.0.high())?;
-        bev.set_write_watermark(marks.1.low(), marks.1.high())?;
-        bev.set_timeouts(timeouts.0, timeouts.1)?;
+        settings.set_on(&bev)?;
         with_socket(&bev, |_, cx| cx.restore_input(&mut parts.unread))?;
         // Before its loop has anything to do for it, which may be another thread's.
         bev.replace_handler(handler)?;

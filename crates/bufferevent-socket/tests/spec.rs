@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex};
 
-use bufferevent_core::{Bev, Direction, Kind, Options, READ, WRITE};
+use bufferevent_core::{Bev, Deadline, Direction, Kind, Options, READ, Rate, RateGroup, WRITE};
 use bufferevent_socket::{Address, Builder, Calls, Listener, SocketExt as _};
 use bufferevent_testkit::{Log, Through, Told, spec};
 use common::{Family, Net, everywhere, on_backends, raw};
@@ -271,8 +271,30 @@ fn the_descriptor_can_be_set_replaced_and_moved() {
             .backend(net.events.backend())
             .build()
             .unwrap();
+        let rate = Rate::new(1000, 5000, std::time::Duration::from_secs(3600)).unwrap();
+        let group = RateGroup::new(&net.events);
+        bev.set_rate_limit(Direction::Read, Some(rate)).unwrap();
+        bev.charge_rate_limit(Direction::Read, 1700).unwrap();
+        bev.set_rate_limit(Direction::Write, Some(rate)).unwrap();
+        bev.charge_rate_limit(Direction::Write, -250).unwrap();
+        bev.join_rate_group(&group).unwrap();
+        bev.set_max_single_read(4096).unwrap();
+        let minute = Some(std::time::Duration::from_secs(60));
+        bev.set_deadline(Deadline::HalfClosed, minute).unwrap();
+        bev.set_deadline(Deadline::Read, minute).unwrap();
         let moved = bev.move_to_loop(&next).unwrap();
         assert!(bev.is_freed());
+        for (direction, level) in [(Direction::Read, -700), (Direction::Write, 1250)] {
+            assert_eq!(moved.rate_limit(direction), Some(rate));
+            assert_eq!(moved.rate_level(direction), Some(level), "{direction:?}");
+        }
+        assert_eq!(moved.rate_group(), Some(group.clone()));
+        assert_eq!(group.members(), 1, "one went, one came");
+        assert_eq!(moved.max_single_read(), 4096);
+        let deadlines =
+            [Deadline::HalfClosed, Deadline::Read, Deadline::Write].map(|one| moved.deadline(one));
+        assert_eq!(deadlines, [minute, minute, None]);
+        moved.set_rate_limit(Direction::Read, None).unwrap();
         assert_eq!(moved.watermark(Direction::Read).high(), 77);
         far.write_all(b"there").unwrap();
         let start = std::time::Instant::now();
