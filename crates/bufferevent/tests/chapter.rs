@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bufferevent::{Address, EventLoop, Listener, LoopHandle};
 
@@ -22,10 +22,12 @@ macro_rules! example {
 
 example!(connect, "../examples/connect.rs");
 example!(drain_count, "../examples/drain_count.rs");
+example!(faucet, "../examples/faucet.rs");
 example!(fibonacci, "../examples/fibonacci.rs");
 example!(hash_server, "../examples/hash_server.rs");
 example!(http_client, "../examples/http_client.rs");
 example!(own_layer, "../examples/own_layer.rs");
+example!(patience, "../examples/patience.rs");
 example!(proxy, "../examples/proxy.rs");
 example!(uppercase, "../examples/uppercase.rs");
 
@@ -405,4 +407,102 @@ fn a_layer_of_ones_own_stands_between_the_peer_and_the_echo() {
     let top = tops.try_recv().expect("one connection");
     assert_eq!(own_layer::letters(&top), Some(20), "ten letters, both ways");
     assert_eq!(top.underlying().expect("the socket").underlying(), None);
+}
+
+#[test]
+fn patience_answers_and_tells_a_silent_client_good_bye() {
+    let events = event_loop();
+    let (report, told) = lines();
+    let patience = patience::Patience {
+        line: Duration::from_millis(300),
+        answer: PATIENCE,
+        farewell: PATIENCE,
+    };
+    let listener = patience::listen(&events, "127.0.0.1:0", patience, report).expect("a free port");
+    let address = address_of(&listener);
+    run_against(&events, move || {
+        let since = Instant::now();
+        let mut stream = client(address);
+        stream.write_all(b"four\nand half").expect("sent");
+        let mut all = String::new();
+        stream.read_to_string(&mut all).expect("an end in order");
+        assert_eq!(all, "4\ngood-bye: no line came\n");
+        assert!(since.elapsed() >= Duration::from_millis(300));
+        // One that goes by itself has its answers first.
+        let mut stream = client(address);
+        stream.write_all(b"one\r\nthree\n\n").expect("sent");
+        stream.shutdown(Shutdown::Write).expect("a socket");
+        let mut all = String::new();
+        stream.read_to_string(&mut all).expect("an end in order");
+        assert_eq!(all, "3\n5\n0\n");
+    });
+    let told: Vec<_> = told.try_iter().collect();
+    assert_eq!(told, ["no line came", "the client has ended"]);
+}
+
+#[test]
+fn patience_frees_who_takes_no_answers_and_who_never_ends() {
+    let events = event_loop();
+    let (report, told) = lines();
+    let patience = patience::Patience {
+        line: Duration::from_millis(400),
+        answer: Duration::from_millis(200),
+        farewell: Duration::from_millis(200),
+    };
+    let listener = patience::listen(&events, "127.0.0.1:0", patience, report).expect("a free port");
+    let address = address_of(&listener);
+    run_against(&events, move || {
+        // It asks until nothing more is taken, and reads none of the answers.
+        let mut stream = client(address);
+        while stream.write_all(&[b'\n'; 64 * 1024]).is_ok() {}
+        drop(stream);
+        // It reads the good-bye, and stays.
+        let stream = client(address);
+        let mut reader = BufReader::new(&stream);
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("a line");
+        assert_eq!(line, "good-bye: no line came\n");
+        let mut rest = Vec::new();
+        assert_eq!(reader.read_to_end(&mut rest).expect("an end in order"), 0);
+        // Reset, when the time for it is over.
+        while (&stream).write_all(b"still here\n").is_ok() {}
+    });
+    let told: Vec<_> = told.try_iter().collect();
+    assert_eq!(
+        told,
+        ["nobody takes the answers", "no line came", "no farewell"]
+    );
+}
+
+#[test]
+fn faucet_gives_each_client_its_rate_and_all_together_theirs() {
+    const EACH: u64 = 400 << 10;
+    const ALL: u64 = 600 << 10;
+    let rate = |bytes| faucet::per_second(bytes).expect("not zero");
+    let events = event_loop();
+    let (listener, group) =
+        faucet::listen(&events, "127.0.0.1:0", rate(EACH), rate(ALL)).expect("a free port");
+    let address = address_of(&listener);
+    let takes = move |bytes: u64| {
+        let mut stream = client(address);
+        let mut taken = vec![0; usize::try_from(bytes).expect("little")];
+        stream.read_exact(&mut taken).expect("it goes on and on");
+    };
+    run_against(&events, move || {
+        // A burst, and the rest at the rate.
+        let since = Instant::now();
+        takes(EACH / 2);
+        let least = Duration::from_millis(400);
+        assert!(since.elapsed() >= least, "{:?}", since.elapsed());
+        // Three could have twice as much as there is for all.
+        let since = Instant::now();
+        let all: Vec<_> = (0..3)
+            .map(|_| thread::spawn(move || takes(ALL / 6)))
+            .collect();
+        all.into_iter()
+            .for_each(|one| one.join().expect("it has its share"));
+        assert!(since.elapsed() >= least, "{:?}", since.elapsed());
+    });
+    let (_, written) = group.totals();
+    assert!(written >= EACH / 2 + ALL / 2, "{written}");
 }
