@@ -3,6 +3,11 @@
 //! A [`Task`] is a future that the loop polls in its turns, when something has woken it. [`Runtime`] is the handle that hickory makes sockets
 //! and timers through.
 //!
+//! # Why not the core's `task`
+//! Its tasks belong to their loop's thread, and what drops one of them is that loop's next turn; they are a feature of the core that
+//! connecting by name does not need. Here a resolver that is dropped takes its futures along at once, on whichever thread, and a future that is polled is
+//! known by its task: hickory asks for timers, and tells of servers, without saying for whom.
+//!
 //! # Rules
 //! 1. A future is polled on the loop's thread alone, with its task noted for this thread: hickory makes timers without saying on what.
 //! 2. All futures belong to one set, [`Tasks`], which the resolver owns. Sockets, timers and channels hold tasks, which hold futures,
