@@ -24,7 +24,7 @@ use bufferevent::{
 use crate::cli::{CatOptions, Common};
 use crate::exit::{Chain, Code, Failure};
 use crate::layers::Stack;
-use crate::limits::Limits;
+use crate::limits::{Limits, TooLate};
 
 /// Bytes that are read from standard input at a time.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -36,8 +36,6 @@ const CREDITS: usize = 2;
 struct Cat {
     events: LoopHandle,
     address: String,
-    /// The name of the layer on top, or of the transport.
-    layer: &'static str,
     pieces: SyncSender<EvBuffer>,
     credits: SyncSender<()>,
     /// The peer's end alone ends the program.
@@ -76,7 +74,6 @@ pub(crate) fn run(
     let cat = Arc::new(Cat {
         events: LoopHandle::clone(events),
         address: options.connect.to_string(),
-        layer: stack.top_name().unwrap_or("socket"),
         pieces,
         credits,
         terminal: io::stdin().is_terminal(),
@@ -257,7 +254,7 @@ impl Cat {
         self.state().failure.get_or_insert(failure);
     }
 
-    fn unreachable(&self, error: &bufferevent::Error) -> Failure {
+    fn unreachable(&self, error: &dyn std::error::Error) -> Failure {
         let what = format_args!("cannot connect to {}", self.address);
         Failure::because(Code::Unreachable, what, error)
     }
@@ -296,11 +293,8 @@ impl Handler for Joint {
                 cat.fail(cat.unreachable(error));
                 cat.events.exit();
             }
-            Event::Timeout(Deadline::Connect) => {
-                let layer = cat.layer;
-                let error =
-                    bufferevent::Error::io(layer, "connect", io::ErrorKind::TimedOut.into());
-                cat.fail(cat.unreachable(&error));
+            Event::Timeout(late @ Deadline::Connect) => {
+                cat.fail(cat.unreachable(&TooLate(*late)));
                 cat.events.exit();
             }
             Event::Error {

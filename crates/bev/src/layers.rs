@@ -414,11 +414,6 @@ impl Stack {
         self.layers.is_empty()
     }
 
-    /// The name of the layer on top.
-    pub(crate) fn top_name(&self) -> Option<&'static str> {
-        self.layers.last().map(|(_, meter)| meter.name)
-    }
-
     /// What passed each layer, the bottom first, on all its connections together.
     pub(crate) fn meters(&self) -> impl Iterator<Item = &Arc<Meter>> {
         self.layers.iter().map(|(_, meter)| meter)

@@ -1,5 +1,6 @@
 //! What a route lets its sessions have.
 
+use std::fmt;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
@@ -102,6 +103,28 @@ impl Limits {
         Ok(())
     }
 }
+
+/// A deadline has passed. It is called as its flag is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TooLate(pub(crate) Deadline);
+
+impl fmt::Display for TooLate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.0 {
+            Deadline::Idle => "idle",
+            Deadline::HalfClosed => "half-closed",
+            Deadline::Write => "write",
+            Deadline::Drain | Deadline::Close => "finish",
+            Deadline::Resolve => "resolve",
+            Deadline::Connect => "connect",
+            Deadline::Handshake => "handshake",
+            _ => "read",
+        };
+        write!(f, "timeout: {name}")
+    }
+}
+
+impl std::error::Error for TooLate {}
 
 #[cfg(test)]
 mod tests {

@@ -16,6 +16,7 @@
 //! - Where there is an access log, a session knows its sides until one of them is gone, so that they can be counted where the loop ends first.
 
 use std::collections::HashMap;
+use std::error::Error as StdError;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -30,6 +31,7 @@ use bufferevent::{
 use crate::access::{LayerBytes, Record};
 use crate::address::Written;
 use crate::exit::Chain;
+use crate::limits::TooLate;
 use crate::sockets;
 use crate::trust::Untrusted;
 use crate::worker::{Plan, Worker};
@@ -350,13 +352,13 @@ impl Session {
     }
 
     /// The client's layers have not come about: it does not speak what it should, or is not trusted.
-    fn refused(&self, error: &Error) {
+    fn refused(&self, error: &dyn StdError) {
         self.broken.store(true, Ordering::Relaxed);
         self.ends(|| format!("client refused: {}", Chain(error)));
         tracing::warn!(client = %self.client(), "refused: {}", Chain(error));
     }
 
-    fn unreachable(&self, error: &Error) {
+    fn unreachable(&self, error: &dyn StdError) {
         self.worker.counters.unreachable.add(1);
         self.ends(|| format!("upstream unreachable: {}", Chain(error)));
         tracing::warn!(
@@ -369,29 +371,9 @@ impl Session {
 
     fn timed_out(&self, deadline: Deadline) {
         self.broken.store(true, Ordering::Relaxed);
-        self.ends(|| format!("timeout: {}", name_of(deadline)));
-        tracing::info!(client = %self.client(), deadline = name_of(deadline), "cut for a timeout");
+        self.ends(|| TooLate(deadline).to_string());
+        tracing::info!(client = %self.client(), "cut: {}", TooLate(deadline));
     }
-}
-
-/// A deadline, as its flag names it.
-fn name_of(deadline: Deadline) -> &'static str {
-    match deadline {
-        Deadline::Idle => "idle",
-        Deadline::HalfClosed => "half-closed",
-        Deadline::Write => "write",
-        Deadline::Drain | Deadline::Close => "finish",
-        Deadline::Resolve => "resolve",
-        Deadline::Connect => "connect",
-        Deadline::Handshake => "handshake",
-        _ => "read",
-    }
-}
-
-/// What a deadline for coming about means: the layer on top did not, in time.
-fn too_late(stack: &crate::layers::Stack, operation: &'static str) -> Error {
-    let layer = stack.top_name().unwrap_or("socket");
-    Error::io(layer, operation, std::io::ErrorKind::TimedOut.into())
 }
 
 impl Handler for Arriving {
@@ -416,9 +398,7 @@ impl Handler for Arriving {
                 return;
             }
             Event::Error { error, .. } => session.refused(error),
-            Event::Timeout(Deadline::Handshake) => {
-                session.refused(&too_late(&session.plan.below, "handshake"));
-            }
+            Event::Timeout(late @ Deadline::Handshake) => session.refused(&TooLate(*late)),
             Event::Timeout(deadline) => session.timed_out(*deadline),
             // An end without a handshake is an error.
             _ => return,
@@ -495,12 +475,8 @@ impl Handler for Side {
                 let _ = self.other.disable(READ);
                 self.over(bev, self.way.back());
             }
-            Event::Timeout(Deadline::Connect) => {
-                let stack = match self.way {
-                    Way::Up => &self.session.plan.below,
-                    Way::Down => &self.session.plan.above,
-                };
-                self.never_stood(&too_late(stack, "connect"));
+            Event::Timeout(late @ Deadline::Connect) => {
+                self.never_stood(&TooLate(*late));
                 self.free_both(bev);
             }
             Event::Timeout(deadline) => {
@@ -524,7 +500,7 @@ impl Side {
     }
 
     /// This side's connection, or the handshake of a layer on it, has failed.
-    fn never_stood(&self, error: &Error) {
+    fn never_stood(&self, error: &dyn StdError) {
         match self.way {
             Way::Up => self.session.refused(error),
             Way::Down => self.session.unreachable(error),

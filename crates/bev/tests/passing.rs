@@ -288,7 +288,7 @@ fn a_silent_client_holds_its_place_no_longer_than_the_deadline() {
             "{:?}",
             since.elapsed()
         );
-        relay.wait_for_log("refused");
+        relay.wait_for_log("refused: timeout: handshake");
         assert_eq!(relay.terminate().code, Some(0));
     }
 }
