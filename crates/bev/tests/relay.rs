@@ -227,7 +227,7 @@ fn an_idle_connection_is_cut() {
         "after {:?}",
         since.elapsed()
     );
-    relay.wait_for_log("cut for a timeout");
+    relay.wait_for_log("cut: timeout: idle");
     assert_eq!(relay.terminate().code, Some(0));
 }
 
