@@ -322,6 +322,7 @@ mod tests {
     use bufferevent::EventLoop;
 
     use super::*;
+    use crate::names::Choice;
 
     #[test]
     fn a_route_that_is_dropped_lets_go_of_its_gate_and_its_place() {
@@ -334,11 +335,11 @@ mod tests {
             limits: Limits::default(),
         };
         let plain = Stack::default();
-        let prepared = Prepared::with_layers(&route, plain.clone(), plain).unwrap();
-        let shared = Shared::default();
-        let with = (&Given::none(), &Choice::System);
-        let alone = std::slice::from_ref::<LoopHandle>(&events);
-        let bound = Relay::bind(1, alone, &gate, &prepared, with, &shared).unwrap();
+        let prepared = Prepared::with_layers(&route, None, plain.clone(), plain);
+        let (given, shared) = (Given::none(), Shared::default());
+        let names = [Choice::System.on(&events).unwrap()];
+        let lanes = [Lane::new(&events)];
+        let bound = Relay::bind(1, (&lanes, &names), &gate, &prepared, &given, &shared).unwrap();
         let relay = bound.serve();
         let Address::Tcp(at) = *relay.local_addr() else {
             panic!("{relay}")
