@@ -71,3 +71,23 @@ impl Home {
         self.inbox.as_ref()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use bufferevent_testkit::Loop;
+    use evreactor_core::AsHost;
+
+    use super::*;
+
+    #[test]
+    fn confined_domains_of_a_loop_share_a_home_and_others_have_their_own() {
+        let (one, other) = (Loop::new().as_host(), Loop::new().as_host());
+        let home = Home::on(one.clone(), false);
+        assert!(Arc::ptr_eq(&home, &Home::on(one.clone(), false)));
+        let elsewhere = Home::on(other.clone(), false);
+        assert!(Arc::ptr_eq(elsewhere.host(), &other));
+        let threadsafe = Home::on(other.clone(), true);
+        assert!(!Arc::ptr_eq(&threadsafe, &elsewhere));
+        assert!(threadsafe.inbox().is_some() && elsewhere.inbox().is_none());
+    }
+}
