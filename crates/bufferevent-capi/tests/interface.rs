@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{here, library, succeeded};
+use common::{compile_files, here, library, succeeded};
 
 /// Every file below a folder, with one of these endings.
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
@@ -145,4 +145,17 @@ fn no_function_lets_a_panic_into_c() {
         line.contains("extern \"C\" fn")
     });
     assert_eq!(plain.count(), total);
+}
+
+#[test]
+fn the_guides_program_compiles() {
+    let guide = std::fs::read_to_string(here().join("../../docs/guide/c.md")).expect("the guide");
+    let program = guide
+        .split("```c\n")
+        .nth(1)
+        .and_then(|text| text.split("```").next());
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let source = folder.path().join("guide.c");
+    std::fs::write(&source, program.expect("a program")).expect("it can be written");
+    compile_files(&[source], &[], folder.path());
 }

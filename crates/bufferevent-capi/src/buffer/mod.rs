@@ -103,8 +103,7 @@ impl Buffer {
     /// Reaches the bytes. `body` calls nothing of the program's.
     #[inline]
     pub(crate) fn with<R>(&self, body: impl FnOnce(&mut EvBuffer) -> R) -> R {
-        let _later = reference::Later::new();
-        body(&mut self.bytes.borrow_mut())
+        reference::while_borrowed(|| body(&mut self.bytes.borrow_mut()))
     }
 
     #[inline]

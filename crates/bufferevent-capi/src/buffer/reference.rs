@@ -15,36 +15,36 @@ use crate::ffi::{self, In, Opaque, Ref};
 type Cleanup = extern "C" fn(*const c_void, usize, Opaque);
 
 thread_local! {
-    static BORROWED: Cell<u32> = const { Cell::new(0) };
+    static STATE: State = const { State { borrowed: Cell::new(0), some_wait: Cell::new(false) } };
     static WAITING: RefCell<Vec<Box<dyn FnOnce()>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// While one lives, what is to run is kept; the last one's drop runs it.
-pub(crate) struct Later;
-
-impl Later {
-    #[inline]
-    pub(crate) fn new() -> Self {
-        BORROWED.with(|borrowed| borrowed.set(borrowed.get() + 1));
-        Self
-    }
+/// What every look at a buffer needs to know; apart from the queue, so that a look finds it by one address.
+struct State {
+    /// Buffers that are borrowed now.
+    borrowed: Cell<u32>,
+    some_wait: Cell<bool>,
 }
 
-impl Drop for Later {
-    #[inline]
-    fn drop(&mut self) {
-        let left = BORROWED.with(|borrowed| {
-            borrowed.set(borrowed.get() - 1);
-            borrowed.get()
-        });
-        if left == 0 && WAITING.with(|waiting| !waiting.borrow().is_empty()) {
-            run_waiting();
-        }
+/// Calls `body`, in which buffers are borrowed. What is to run is kept until the outermost one has returned.
+#[inline]
+pub(crate) fn while_borrowed<R>(body: impl FnOnce() -> R) -> R {
+    let (result, run) = STATE.with(|state| {
+        state.borrowed.set(state.borrowed.get() + 1);
+        let result = body();
+        let left = state.borrowed.get() - 1;
+        state.borrowed.set(left);
+        (result, left == 0 && state.some_wait.get())
+    });
+    if run {
+        run_waiting();
     }
+    result
 }
 
 #[cold]
 fn run_waiting() {
+    STATE.with(|state| state.some_wait.set(false));
     while let Some(run) = WAITING.with(|waiting| {
         let mut waiting = waiting.borrow_mut();
         (!waiting.is_empty()).then(|| waiting.remove(0))
@@ -55,10 +55,15 @@ fn run_waiting() {
 
 /// Runs code of the program's now, or as soon as no buffer is borrowed.
 pub(crate) fn run_unborrowed(run: impl FnOnce() + 'static) {
-    if BORROWED.with(Cell::get) == 0 {
-        run();
-    } else {
+    let waits = STATE.with(|state| {
+        let waits = state.borrowed.get() > 0;
+        state.some_wait.set(state.some_wait.get() || waits);
+        waits
+    });
+    if waits {
         WAITING.with(|waiting| waiting.borrow_mut().push(Box::new(run)));
+    } else {
+        run();
     }
 }
 
