@@ -18,6 +18,9 @@ use crate::memory::address;
 const LOCKTYPE_RECURSIVE: u32 = 1;
 const API_VERSION: c_int = 1;
 
+/// `EVTHREAD_TRY`: a lock function is not to wait.
+const TRY: u32 = 0x10;
+
 /// `struct evthread_lock_callbacks`.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -170,6 +173,25 @@ impl Lock {
         self.depth.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Takes it if nobody else holds it.
+    pub(crate) fn try_lock(&self) -> bool {
+        let me = this_thread();
+        let taken = match &self.kind {
+            // Only this thread can have written its own number there.
+            Kind::Ours(_) if self.owner.load(Ordering::Relaxed) == me => true,
+            // Held without a guard; `unlock` knows who holds it.
+            Kind::Ours(mutex) => mutex.try_lock().map(std::mem::forget).is_some(),
+            Kind::Theirs(callbacks, lock) | Kind::Lent(callbacks, lock) => {
+                callbacks.lock.is_none_or(|take| take(TRY, *lock) == 0)
+            }
+        };
+        if taken {
+            self.owner.store(me, Ordering::Relaxed);
+            self.depth.fetch_add(1, Ordering::Relaxed);
+        }
+        taken
+    }
+
     /// Lets go once. One who does not hold it is ignored, or ends the process under lock debugging.
     pub(crate) fn unlock(&self) {
         if !self.is_held() {
@@ -225,6 +247,14 @@ impl Guard {
             lock.lock();
         }
         Self(lock)
+    }
+
+    /// The same without waiting: `None` while another thread holds it.
+    pub(crate) fn try_new(lock: Option<&Arc<Lock>>) -> Option<Self> {
+        match lock {
+            Some(lock) => lock.try_lock().then(|| Self(Some(lock.clone()))),
+            None => Some(Self(None)),
+        }
     }
 
     /// Lets go for the length of `body`, as often as it is held.

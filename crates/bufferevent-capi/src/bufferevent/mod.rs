@@ -148,6 +148,11 @@ impl Bev {
         Guard::new(self.lock.get())
     }
 
+    /// The same without waiting for another thread.
+    pub(crate) fn try_guard(&self) -> Option<Guard> {
+        Guard::try_new(self.lock.get())
+    }
+
     pub(crate) fn the_lock(&self) -> Option<&Arc<Lock>> {
         self.lock.get()
     }

@@ -4,23 +4,24 @@
 //! 1. A bucket begins with one tick's rate, gains as much per tick, and holds at most the burst. Moving may take it below zero: the
 //!    debt is repaid first.
 //! 2. A direction whose bucket is empty is held up, and looked at again each tick.
-//! 3. A group's members share its bucket equally, but none gets less than the minimum share. All are held up when it is empty,
-//!    and go on when it holds a minimum share.
+//! 3. A group's members share its bucket equally, but none gets less than the minimum share. When it is empty each is held up as soon
+//!    as it wants to move; all go on when it holds a minimum share.
 //! 4. Limits of one's own and of the group hold both; without either, `max_single_read` and `max_single_write` do.
 //!
 //! # Invariants
 //! - Time is the loop's, in whole ticks since the loop began.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::ffi::{c_int, c_short};
 use std::time::Duration;
 
 use evreactor_core::Moment;
+use parking_lot::Mutex;
 
 use crate::bufferevent::{Bev, DEFAULT_MAX_SINGLE, HELD_BY_GROUP, HELD_BY_RATE};
 use crate::event::base::{Base, Wait};
 use crate::event::create::{assign, unassigned};
-use crate::event::layout::{EV_PERSIST, Event};
+use crate::event::layout::{EV_PERSIST, EV_TIMEOUT, Event};
 use crate::ffi::{Opaque, Out, Ref, Value, code};
 use crate::util::time::{TimeVal, duration, timeval};
 
@@ -92,19 +93,37 @@ pub(crate) struct Rate {
 }
 
 /// `struct bufferevent_rate_limit_group`.
+///
+/// # Locks
+/// The group's lock may be taken by who holds a member's. Who holds the group's only tries for a member's, and is content to try again in
+/// a tick. So nobody waits for another in a circle.
 pub(crate) struct Group {
     base: Ref<Base>,
-    config: Cell<Config>,
-    buckets: Cell<Buckets>,
-    members: RefCell<Vec<Ref<Bev>>>,
-    read_held: Cell<bool>,
-    write_held: Cell<bool>,
-    min_share: Cell<usize>,
-    /// What was asked for, before it was cut to the rates.
-    wanted_share: Cell<usize>,
-    read_total: Cell<u64>,
-    written_total: Cell<u64>,
     refill: Event,
+    shared: Mutex<Shared>,
+}
+
+/// What all threads see of a group.
+struct Shared {
+    config: Config,
+    buckets: Buckets,
+    members: Vec<Ref<Bev>>,
+    read: Held,
+    write: Held,
+    min_share: usize,
+    /// What was asked for, before it was cut to the rates.
+    wanted_share: usize,
+    read_total: u64,
+    written_total: u64,
+}
+
+/// Whether a direction of the group is held up: each member finds that out when it wants to move, and waits then.
+#[derive(Clone, Copy, PartialEq)]
+enum Held {
+    No,
+    Yes,
+    /// It is not any more, but members may not have been told.
+    Owed,
 }
 
 /// One of the two directions, so that nothing is written twice.
@@ -136,73 +155,111 @@ impl Way {
         }
     }
 
-    fn held(self, group: &Group) -> &Cell<bool> {
+    fn held(self, shared: &mut Shared) -> &mut Held {
         match self {
-            Self::Read => &group.read_held,
-            Self::Write => &group.write_held,
+            Self::Read => &mut shared.read,
+            Self::Write => &mut shared.write,
         }
     }
 }
 
-impl Group {
-    fn level(&self, way: Way) -> isize {
-        let mut buckets = self.buckets.get();
-        *way.of(&mut buckets)
-    }
-
-    /// Takes from the bucket, or puts back, and holds all up or lets them go on.
-    fn charge(&self, way: Way, count: isize) {
-        let mut buckets = self.buckets.get();
-        let level = way.of(&mut buckets);
-        *level = level.saturating_sub(count);
-        let level = *level;
-        self.buckets.set(buckets);
-        if level <= 0 {
-            self.hold(way);
-        } else if level >= self.share() {
-            self.go_on(way);
-        }
+impl Shared {
+    fn level(&mut self, way: Way) -> isize {
+        *way.of(&mut self.buckets)
     }
 
     fn share(&self) -> isize {
-        isize::try_from(self.min_share.get()).unwrap_or(isize::MAX)
+        isize::try_from(self.min_share).unwrap_or(isize::MAX)
     }
 
-    fn hold(&self, way: Way) {
-        way.held(self).set(true);
-        for member in self.members.borrow().clone() {
-            way.hold(member, HELD_BY_GROUP);
+    /// Looks whether a direction is to be held up, or is no longer; whether members are owed a word.
+    fn judge(&mut self, way: Way) -> bool {
+        let (level, share) = (self.level(way), self.share());
+        let held = way.held(self);
+        *held = match *held {
+            _ if level <= 0 => Held::Yes,
+            Held::Yes if level >= share => Held::Owed,
+            same => same,
+        };
+        *held == Held::Owed
+    }
+
+    fn set_share(&mut self, wanted: usize) {
+        let most = self.config.read_rate.min(self.config.write_rate) as usize;
+        self.wanted_share = wanted;
+        self.min_share = wanted.min(most);
+    }
+}
+
+impl Group {
+    /// Takes from the bucket, or puts back.
+    fn charge(&self, way: Way, count: isize, total: u64) {
+        let owed = {
+            let mut shared = self.shared.lock();
+            let level = way.of(&mut shared.buckets);
+            *level = level.saturating_sub(count);
+            let sum = match way {
+                Way::Read => &mut shared.read_total,
+                Way::Write => &mut shared.written_total,
+            };
+            *sum = sum.saturating_add(total);
+            shared.judge(way)
+        };
+        if owed {
+            let _guard = self.base.guard();
+            self.base.activate(Ref::of(&self.refill), EV_TIMEOUT, 1);
         }
     }
 
-    fn go_on(&self, way: Way) {
-        if !way.held(self).replace(false) {
-            return;
+    /// What a member may move; `None` while the group is held up.
+    fn limit(&self, way: Way) -> Option<isize> {
+        let mut shared = self.shared.lock();
+        if *way.held(&mut shared) == Held::Yes {
+            return None;
         }
-        for member in self.members.borrow().clone() {
-            way.let_go_on(member, HELD_BY_GROUP);
-        }
-    }
-
-    fn limit(&self, way: Way) -> isize {
-        if way.held(self).get() {
-            return 0;
-        }
-        let members = self.members.borrow().len().max(1) as isize;
-        (self.level(way) / members).max(self.share())
-    }
-
-    fn set_share(&self, wanted: usize) {
-        let config = self.config.get();
-        let most = config.read_rate.min(config.write_rate) as usize;
-        self.wanted_share.set(wanted);
-        self.min_share.set(wanted.min(most));
+        let members = shared.members.len().max(1) as isize;
+        Some((shared.level(way) / members).max(shared.share()))
     }
 
     fn start_refilling(&self) {
-        let event = Ref::of(&self.refill);
+        let tick = self.shared.lock().config.tick;
         let _guard = self.base.guard();
-        self.base.add(event, Some(self.config.get().tick));
+        self.base.add(Ref::of(&self.refill), Some(tick));
+    }
+
+    /// Lets all members go whose locks are free; whether those were all.
+    fn part_with_members(&self) -> bool {
+        let mut shared = self.shared.lock();
+        shared.members.retain(|member| {
+            let Some(_guard) = member.try_guard() else {
+                return true;
+            };
+            if let Some(rate) = member.rate.borrow_mut().as_mut() {
+                rate.group = None;
+            }
+            for way in [Way::Read, Way::Write] {
+                way.let_go_on(*member, HELD_BY_GROUP);
+            }
+            false
+        });
+        shared.members.is_empty()
+    }
+
+    /// Tells members that a direction goes on. One whose lock is held by another thread is told in a tick.
+    fn tell_owed(&self, shared: &mut Shared, way: Way) {
+        if *way.held(shared) != Held::Owed {
+            return;
+        }
+        let mut all = true;
+        for member in &shared.members {
+            match member.try_guard() {
+                Some(_guard) => way.let_go_on(*member, HELD_BY_GROUP),
+                None => all = false,
+            }
+        }
+        if all {
+            *way.held(shared) = Held::No;
+        }
     }
 }
 
@@ -211,13 +268,13 @@ extern "C" fn refill_group(_fd: c_int, _what: c_short, group: Opaque) {
     let Some(group) = (unsafe { std::mem::transmute::<Opaque, Option<Ref<Group>>>(group) }) else {
         return;
     };
-    let mut buckets = group.buckets.get();
-    buckets.refill(&group.config.get(), group.base.now());
-    group.buckets.set(buckets);
+    let now = group.base.now();
+    let mut shared = group.shared.lock();
+    let config = shared.config;
+    shared.buckets.refill(&config, now);
     for way in [Way::Read, Way::Write] {
-        if group.level(way) >= group.share() {
-            group.go_on(way);
-        }
+        shared.judge(way);
+        group.tell_owed(&mut shared, way);
     }
 }
 
@@ -283,7 +340,13 @@ impl Ref<Bev> {
         let own = self.refill().map(|(mut buckets, _)| *way.of(&mut buckets));
         let mut limit = own.unwrap_or_else(|| isize::try_from(single).unwrap_or(isize::MAX));
         if let Some(group) = self.group() {
-            limit = limit.min(group.limit(way));
+            match group.limit(way) {
+                Some(share) => limit = limit.min(share),
+                None => {
+                    way.hold(self, HELD_BY_GROUP);
+                    limit = 0;
+                }
+            }
         }
         usize::try_from(limit).unwrap_or(0)
     }
@@ -304,16 +367,7 @@ impl Ref<Bev> {
         }
         self.charge_own(way, count);
         if let Some(group) = self.group() {
-            let total = match way {
-                Way::Read => &group.read_total,
-                Way::Write => &group.written_total,
-            };
-            total.set(
-                total
-                    .get()
-                    .saturating_add(u64::try_from(count).unwrap_or(0)),
-            );
-            group.charge(way, count);
+            group.charge(way, count, u64::try_from(count).unwrap_or(0));
         }
     }
 
@@ -387,7 +441,9 @@ impl Ref<Bev> {
             .as_mut()
             .and_then(|rate| rate.group.take());
         if let Some(group) = group {
-            group.members.borrow_mut().retain(|member| *member != self);
+            let mut shared = group.shared.lock();
+            shared.members.retain(|member| *member != self);
+            drop(shared);
             for way in [Way::Read, Way::Write] {
                 way.let_go_on(self, HELD_BY_GROUP);
             }
@@ -477,20 +533,23 @@ extern "C" fn bufferevent_rate_limit_group_new(
     config: Option<Ref<Config>>,
 ) -> Option<Ref<Group>> {
     let (base, config) = (base?, config?);
+    let mut shared = Shared {
+        config: *config,
+        buckets: Buckets::new(&config, base.now()),
+        members: Vec::new(),
+        read: Held::No,
+        write: Held::No,
+        min_share: 0,
+        wanted_share: 0,
+        read_total: 0,
+        written_total: 0,
+    };
+    shared.set_share(DEFAULT_MIN_SHARE);
     let group = Ref::make(Group {
         base,
-        config: Cell::new(*config),
-        buckets: Cell::new(Buckets::new(&config, base.now())),
-        members: RefCell::new(Vec::new()),
-        read_held: Cell::new(false),
-        write_held: Cell::new(false),
-        min_share: Cell::new(0),
-        wanted_share: Cell::new(0),
-        read_total: Cell::new(0),
-        written_total: Cell::new(0),
         refill: unassigned(),
+        shared: Mutex::new(shared),
     })?;
-    group.set_share(DEFAULT_MIN_SHARE);
     let argument = group.address().cast();
     assign(
         Ref::of(&group.refill),
@@ -512,12 +571,14 @@ extern "C" fn bufferevent_rate_limit_group_set_cfg(
     let (Some(group), Some(config)) = (group, config) else {
         return -1;
     };
-    let mut buckets = group.buckets.get();
-    buckets.clip(&config, group.base.now());
-    group.buckets.set(buckets);
-    group.config.set(*config);
+    {
+        let mut shared = group.shared.lock();
+        shared.buckets.clip(&config, group.base.now());
+        shared.config = *config;
+        let wanted = shared.wanted_share;
+        shared.set_share(wanted);
+    }
     group.start_refilling();
-    group.set_share(group.wanted_share.get());
     0
 }
 
@@ -529,7 +590,7 @@ extern "C" fn bufferevent_rate_limit_group_set_min_share(
     let Some(group) = group.filter(|_| isize::try_from(share).is_ok()) else {
         return -1;
     };
-    group.set_share(share);
+    group.shared.lock().set_share(share);
     0
 }
 
@@ -537,9 +598,8 @@ extern "C" fn bufferevent_rate_limit_group_set_min_share(
 #[unsafe(no_mangle)]
 extern "C" fn bufferevent_rate_limit_group_free(group: Option<Ref<Group>>) {
     let Some(group) = group else { return };
-    let members = group.members.borrow().clone();
-    for member in members {
-        member.leave_group();
+    while !group.part_with_members() {
+        std::thread::yield_now(); // Others hold the locks of some.
     }
     {
         let _guard = group.base.guard();
@@ -565,12 +625,7 @@ extern "C" fn bufferevent_add_to_rate_limit_group(
     bev.leave_group();
     let Some(group) = group else { return 0 };
     bev.with_rate(|rate| rate.group = Some(group));
-    group.members.borrow_mut().push(bev);
-    for way in [Way::Read, Way::Write] {
-        if way.held(&group).get() {
-            way.hold(bev, HELD_BY_GROUP);
-        }
-    }
+    group.shared.lock().members.push(bev);
     0
 }
 
@@ -664,12 +719,12 @@ extern "C" fn bufferevent_get_token_bucket_cfg(bev: Option<Ref<Bev>>) -> Option<
 
 #[unsafe(no_mangle)]
 extern "C" fn bufferevent_rate_limit_group_get_read_limit(group: Option<Ref<Group>>) -> isize {
-    group.map_or(-1, |group| group.level(Way::Read))
+    group.map_or(-1, |group| group.shared.lock().level(Way::Read))
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn bufferevent_rate_limit_group_get_write_limit(group: Option<Ref<Group>>) -> isize {
-    group.map_or(-1, |group| group.level(Way::Write))
+    group.map_or(-1, |group| group.shared.lock().level(Way::Write))
 }
 
 #[unsafe(no_mangle)]
@@ -696,7 +751,7 @@ extern "C" fn bufferevent_rate_limit_group_decrement_read(
     count: isize,
 ) -> c_int {
     let Some(group) = group else { return -1 };
-    group.charge(Way::Read, count);
+    group.charge(Way::Read, count, 0);
     0
 }
 
@@ -706,7 +761,7 @@ extern "C" fn bufferevent_rate_limit_group_decrement_write(
     count: isize,
 ) -> c_int {
     let Some(group) = group else { return -1 };
-    group.charge(Way::Write, count);
+    group.charge(Way::Write, count, 0);
     0
 }
 
@@ -717,15 +772,17 @@ extern "C" fn bufferevent_rate_limit_group_get_totals(
     written: Out<u64>,
 ) {
     if let Some(group) = group {
-        read.set(group.read_total.get());
-        written.set(group.written_total.get());
+        let shared = group.shared.lock();
+        read.set(shared.read_total);
+        written.set(shared.written_total);
     }
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn bufferevent_rate_limit_group_reset_totals(group: Option<Ref<Group>>) {
     if let Some(group) = group {
-        group.read_total.set(0);
-        group.written_total.set(0);
+        let mut shared = group.shared.lock();
+        shared.read_total = 0;
+        shared.written_total = 0;
     }
 }
