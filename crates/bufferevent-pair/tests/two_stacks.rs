@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use bufferevent_core::{
-    Bev, Direction, Event, Handler, Kind, Mode, Options, Pressure, READ, WRITE, on_read,
+    Bev, Direction, Event, Handler, Kind, Mode, Options, Pressure, READ, TriggerOptions, WRITE,
+    on_read,
 };
 use bufferevent_pair::pair_with;
 use bufferevent_testkit::{Log, Loop, Through, Told, fault, spec};
@@ -323,6 +324,34 @@ fn a_second_lock_by_hand_names_both_places() {
         "{message}"
     );
     assert!(message.contains("lock_both"), "{message}");
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn a_loop_that_would_wait_for_one_while_another_is_held_names_both_places() {
+    fault!(F87);
+    let events = Loop::new();
+    let (mine, _beyond) = shared(&events);
+    let (near, _far) = shared(&events);
+    near.set_handler(on_read(|_| {})).expect("it is there");
+    // Something for the loop to do.
+    let other = near.clone();
+    thread::spawn(move || other.trigger(READ, TriggerOptions::IGNORE_WATERMARKS))
+        .join()
+        .expect("no panic")
+        .expect("any thread may");
+    let holder = Holder::of(&near);
+    let line = line!() + 1;
+    let lock = mine.lock().expect("it is free");
+    let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| events.run()));
+    let payload = payload.expect_err("against the order");
+    let message = payload.downcast_ref::<String>().expect("a message");
+    let (runs, held) = message.split_once("taken at").expect("both places");
+    assert!(runs.contains(".rs:"), "{message}");
+    let here = format!("two_stacks.rs:{line}:");
+    assert!(held.contains(&here), "{message}");
+    drop(lock);
+    holder.let_go();
 }
 
 #[test]
