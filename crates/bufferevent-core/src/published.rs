@@ -25,7 +25,7 @@ use crate::event::Deadline;
 use crate::group::RateGroup;
 use crate::handler::Interest;
 use crate::limits::Limits;
-use crate::node::{End, Flags, Index, Node};
+use crate::node::{End, Extras, Flags, Index, MAX_SINGLE, Node};
 use crate::options::Options;
 use crate::rate::Bucket;
 use crate::resolve::ResolveError;
@@ -115,8 +115,8 @@ impl Published {
             write_low: AtomicUsize::new(0),
             write_limit: AtomicUsize::new(usize::MAX),
             max_output: AtomicUsize::new(0),
-            max_single_read: AtomicUsize::new(0),
-            max_single_write: AtomicUsize::new(0),
+            max_single_read: AtomicUsize::new(MAX_SINGLE),
+            max_single_write: AtomicUsize::new(MAX_SINGLE),
             bytes_read: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
             deadlines: std::array::from_fn(|_| AtomicU64::new(NEVER)),
@@ -137,23 +137,31 @@ impl Published {
         self.write_limit.store(node.write_mark.limit(), R);
         self.bytes_read.store(node.bytes_read, R);
         self.bytes_written.store(node.bytes_written, R);
+        // Who has none never had any, and what was made with this stands.
+        if let Some(extras) = node.extras.as_deref() {
+            self.store_extras(node, extras);
+        }
+    }
+
+    /// Stores what few bufferevents have.
+    #[inline(never)]
+    fn store_extras(&self, node: &Node, extras: &Extras) {
+        const R: Ordering = Ordering::Relaxed;
         self.max_single_read.store(node.max_single_read(), R);
         self.max_single_write.store(node.max_single_write(), R);
-        if let Some(extras) = &node.extras {
-            self.max_output.store(extras.max_output, R);
-            for (place, deadline) in self.deadlines.iter().zip(Deadline::ALL) {
-                let nanos = extras.timers.get(deadline).map_or(NEVER, |span| {
-                    u64::try_from(span.as_nanos()).unwrap_or(NEVER - 1)
-                });
-                place.store(nanos, R);
-            }
-            let rates = extras
-                .limits
-                .as_ref()
-                .map(|limits| Box::new(Rates::of(limits)));
-            let before = std::mem::replace(&mut *self.rates.lock(), rates);
-            drop(before); // With the lock let go.
+        self.max_output.store(extras.max_output, R);
+        for (place, deadline) in self.deadlines.iter().zip(Deadline::ALL) {
+            let nanos = extras.timers.get(deadline).map_or(NEVER, |span| {
+                u64::try_from(span.as_nanos()).unwrap_or(NEVER - 1)
+            });
+            place.store(nanos, R);
         }
+        let rates = extras
+            .limits
+            .as_ref()
+            .map(|limits| Box::new(Rates::of(limits)));
+        let before = std::mem::replace(&mut *self.rates.lock(), rates);
+        drop(before); // With the lock let go.
         if let Some(error) = node.resolve_error() {
             self.resolve_error.get_or_init(|| error.clone());
         }
@@ -367,8 +375,14 @@ impl Core {
     /// A handler is about to be called, whose own handle is `me`.
     #[inline]
     pub(crate) fn publish_for(&self, me: &Bev) {
-        if me.published().is_some() {
-            self.publish();
+        let Some(published) = me.published() else {
+            return;
+        };
+        // Its handle is out with its handler, and at hand here.
+        let alone = self.nodes.is_lone();
+        match self.find(me.0.index(), me.0.generation()) {
+            Some(node) if alone => published.store(node),
+            _ => self.publish(),
         }
     }
 }
