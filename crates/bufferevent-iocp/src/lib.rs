@@ -29,7 +29,8 @@
 //!    before still leaves, for 30 seconds at most.
 //! 6. **A driver outlives its operations.** One that is dropped cancels them and waits; what the system does not give back by then is leaked,
 //!    never freed. `mem::forget`-ting a loop leaks its driver with all that it has.
-//! 7. **One thread.** A driver is called by its loop's thread alone. Other threads stage operations under a lock, and wake.
+//! 7. **One thread.** A driver is called by its loop's thread alone. Other threads stage operations under a lock, and wake. Nothing else is shared, and
+//!    the wake is that of every backend: the models of `evreactor` (`cargo xtask loom`) are its models.
 //!
 //! ```text
 //!            bufferevent                desk                    driver           system
