@@ -15,6 +15,7 @@ use std::cell::Cell;
 use std::ffi::{c_int, c_short};
 use std::time::Duration;
 
+use bufferevent_core::Rate as Refilling;
 use evreactor_core::Moment;
 use parking_lot::Mutex;
 
@@ -34,12 +35,15 @@ const DEFAULT_MIN_SHARE: usize = 64;
 /// `struct ev_token_bucket_cfg`.
 #[derive(Clone, Copy)]
 pub(crate) struct Config {
-    read_rate: isize,
-    read_burst: isize,
-    write_rate: isize,
-    write_burst: isize,
+    read: Refilling,
+    write: Refilling,
     tick: TimeVal,
     tick_ms: u32,
+}
+
+/// A rate or a burst, which [`Refilling`] keeps within what an `isize` holds.
+fn signed(bytes: u64) -> isize {
+    isize::try_from(bytes).unwrap_or(isize::MAX)
 }
 
 impl Config {
@@ -59,27 +63,25 @@ struct Buckets {
 impl Buckets {
     fn new(config: &Config, now: Moment) -> Self {
         Self {
-            read: config.read_rate,
-            write: config.write_rate,
+            read: signed(config.read.per_tick()),
+            write: signed(config.write.per_tick()),
             tick: config.tick_at(now),
         }
     }
 
     /// Clipped to other limits.
     fn clip(&mut self, config: &Config, now: Moment) {
-        self.read = self.read.min(config.read_burst);
-        self.write = self.write.min(config.write_burst);
+        self.read = self.read.min(signed(config.read.burst()));
+        self.write = self.write.min(signed(config.write.burst()));
         self.tick = config.tick_at(now);
     }
 
     fn refill(&mut self, config: &Config, now: Moment) {
         let tick = config.tick_at(now);
-        let ticks = isize::try_from(tick.saturating_sub(self.tick)).unwrap_or(isize::MAX);
-        let gain = |level: isize, rate: isize, burst: isize| {
-            level.saturating_add(rate.saturating_mul(ticks)).min(burst)
-        };
-        self.read = gain(self.read, config.read_rate, config.read_burst);
-        self.write = gain(self.write, config.write_rate, config.write_burst);
+        let ticks = tick.saturating_sub(self.tick);
+        // As wide as each other: the interface is that of 64 bits.
+        self.read = config.read.refill(self.read as i64, ticks) as isize;
+        self.write = config.write.refill(self.write as i64, ticks) as isize;
         self.tick = tick.max(self.tick);
     }
 }
@@ -185,7 +187,8 @@ impl Shared {
     }
 
     fn set_share(&mut self, wanted: usize) {
-        let most = self.config.read_rate.min(self.config.write_rate) as usize;
+        let (read, write) = (self.config.read.per_tick(), self.config.write.per_tick());
+        let most = usize::try_from(read.min(write)).unwrap_or(usize::MAX);
         self.wanted_share = wanted;
         self.min_share = wanted.min(most);
     }
@@ -462,18 +465,14 @@ extern "C" fn ev_token_bucket_cfg_new(
     let tick = tick
         .get()
         .unwrap_or_else(|| timeval(Duration::from_secs(1)));
-    let whole = |read: usize| isize::try_from(read).ok().filter(|read| *read > 0);
-    let tick_ms = u32::try_from(duration(tick).as_millis())
+    let span = duration(tick);
+    let tick_ms = u32::try_from(span.as_millis())
         .ok()
-        .filter(|ms| *ms > 0)?;
-    if read_rate > read_burst || write_rate > write_burst || i32::try_from(tick_ms).is_err() {
-        return None;
-    }
+        .filter(|ms| *ms > 0 && i32::try_from(*ms).is_ok())?;
+    let rate = |rate: usize, burst: usize| Refilling::new(rate as u64, burst as u64, span).ok();
     Ref::make(Config {
-        read_rate: whole(read_rate)?,
-        read_burst: whole(read_burst)?,
-        write_rate: whole(write_rate)?,
-        write_burst: whole(write_burst)?,
+        read: rate(read_rate, read_burst)?,
+        write: rate(write_rate, write_burst)?,
         tick,
         tick_ms,
     })
