@@ -115,10 +115,8 @@ impl Ref<Bev> {
                 self.let_read(HELD_BY_MARK);
             }
         }
-        match &self.kind {
-            Kind::Filter(filter) => filter.input_drained(self),
-            Kind::Tls(layer) => layer.input_changed(self),
-            Kind::Socket | Kind::Pair(_) => {}
+        if let Kind::Filter(filter) = &self.kind {
+            filter.input_drained(self);
         }
     }
 

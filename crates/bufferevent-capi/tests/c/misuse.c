@@ -11,6 +11,7 @@
 #include <event2/listener.h>
 #include <event2/thread.h>
 #include <event2/watch.h>
+#include <malloc.h>
 #include "check.h"
 
 static int warnings, blocks, until_it_fails;
@@ -196,6 +197,8 @@ static void *own_realloc(void *block, size_t size)
 static void own_free(void *block)
 {
 	blocks -= block != NULL;
+	if (block)
+		memset(block, 0xa5, malloc_usable_size(block)); /* Who still looks there does not get far. */
 	free(block);
 }
 

@@ -192,13 +192,6 @@ impl Layer {
         }
     }
 
-    /// Somebody took from the input, or it grew.
-    pub(crate) fn input_changed(&self, bev: Ref<Bev>) {
-        if bev.has_room() && !bev.is_freed() && bev.read_mark.high.get() != 0 {
-            self.go_on();
-        }
-    }
-
     /// A write timeout is the socket's: there the bytes wait.
     pub(crate) fn time_writing(&self, bev: Ref<Bev>) {
         match self.carrier() {
