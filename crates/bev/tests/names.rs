@@ -1,5 +1,7 @@
 //! Host names in addresses, and who is asked for them.
 
+#![cfg(unix)] // Programs are ended by a signal.
+
 mod support;
 
 use std::io::Write as _;

@@ -42,7 +42,11 @@ fn wrong_flags_and_arguments() {
         (&["echo", "tcp:127.0.0.1:0", "--buffer"], "--buffer"),
         (
             &["echo", "tcp:127.0.0.1:0", "--backend", "kpoll"],
-            "mio, polling",
+            if cfg!(unix) {
+                "mio, polling"
+            } else {
+                "polling, iocp"
+            },
         ),
         (&["echo", "tcp:127.0.0.1:0", "--log", "bev=loud"], "--log"),
         (

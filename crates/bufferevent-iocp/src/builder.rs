@@ -170,7 +170,8 @@ impl<'a> Builder<'a> {
 
 fn set_nodelay(bev: &Bev) -> Result<(), Error> {
     with_descriptor(bev, "nodelay", |socket| {
-        if socket.local_addr()?.is_unix() {
+        // Windows tells no address of a socket that is about to connect: it has none yet.
+        if socket.local_addr().is_ok_and(|address| address.is_unix()) {
             return Ok(());
         }
         socket.set_tcp_nodelay(true)

@@ -66,6 +66,11 @@ fn pour(events: &EventLoop, ends: &[(Bev, Bev)], flood: &Bytes, measure: &Measur
     ends.iter().map(|(_, far)| far.stats().read).collect()
 }
 
+/// Whether this is Wine, which brings its own programs along.
+fn is_wine() -> bool {
+    cfg!(windows) && std::path::Path::new(r"C:\windows\system32\winecfg.exe").is_file()
+}
+
 fn assert_near(what: &str, got: f64, wanted: f64, bound: f64) {
     let off = got / wanted - 1.0;
     println!("{what}: {got:.0}, {:+.2} % of {wanted:.0}", off * 100.0);
@@ -77,7 +82,7 @@ fn a_rate_holds_on_a_socket() {
     const RATE: u64 = 4_000_000;
     let measure = Measure::asked_for();
     for direction in [Direction::Read, Direction::Write] {
-        for backend in ["mio", "polling"] {
+        for backend in bufferevent::evreactor::backend_names() {
             record::within("tcp", backend, || {
                 spec!(R1);
                 let events = EventLoop::builder().backend(backend).build().unwrap();
@@ -101,6 +106,9 @@ fn a_rate_holds_on_a_socket() {
 
 #[test]
 fn fifty_members_on_two_loops_share_a_group() {
+    if is_wine() {
+        return; // Its readiness collapses with a hundred sockets.
+    }
     const RATE: u64 = 5_000_000;
     const EACH: usize = 25;
     let measure = Measure::asked_for();
