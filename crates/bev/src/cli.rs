@@ -89,7 +89,7 @@ pub(crate) struct RelayOptions {
     #[command(flatten)]
     pub(crate) settings: RouteSettings,
     /// Connections at once, over all routes and workers; more wait, and come in in their order, each route in its turn
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = connections)]
     pub(crate) max_connections: Option<NonZeroU64>,
     /// Bytes in a second that all clients together may send, and as many that they may be sent, shared fairly
     #[arg(long, value_name = "BYTES", value_parser = rate)]
@@ -251,6 +251,12 @@ pub(crate) fn buffer(text: &str) -> Result<NonZeroUsize, String> {
 pub(crate) fn rate(text: &str) -> Result<Rate, String> {
     let bytes = bytes(text)?;
     Rate::per_second(bytes).map_err(|error| error.to_string())
+}
+
+/// A number of connections.
+fn connections(text: &str) -> Result<NonZeroU64, String> {
+    text.parse()
+        .map_err(|_| String::from("expected how many connections may be there at once, from 1 on"))
 }
 
 /// More threads than this are a mistake.

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -104,11 +104,10 @@ fn child(role: &str, argument: &str, count: usize) {
         "dribble" => {
             let mut streams = join(argument);
             println!("connected");
-            while orders.try_recv() != Err(TryRecvError::Disconnected) {
+            while goes_on(&orders, Duration::from_millis(200)) {
                 for stream in &mut streams {
                     stream.write_all(b"d").expect("it is there");
                 }
-                thread::sleep(Duration::from_millis(200));
             }
         }
         // Listens, and sends each client as much as it takes.
@@ -123,7 +122,7 @@ fn child(role: &str, argument: &str, count: usize) {
             }
             println!("accepted");
             let bytes = vec![9; 64 * 1024];
-            while orders.try_recv() != Err(TryRecvError::Disconnected) {
+            while goes_on(&orders, Duration::from_millis(20)) {
                 for stream in &mut streams {
                     match stream.write(&bytes) {
                         Ok(_) => {}
@@ -131,10 +130,14 @@ fn child(role: &str, argument: &str, count: usize) {
                         Err(error) => panic!("{error}"),
                     }
                 }
-                thread::sleep(Duration::from_millis(20));
             }
         }
     }
+}
+
+/// Lets so much time pass, unless it is over: then `false`, at once.
+fn goes_on(orders: &Receiver<()>, pause: Duration) -> bool {
+    orders.recv_timeout(pause) != Err(RecvTimeoutError::Disconnected)
 }
 
 /// The times of answers.
