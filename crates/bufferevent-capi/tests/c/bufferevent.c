@@ -528,7 +528,9 @@ PART(names_in_a_child)
 			own = evdns_base_new(base, 0);
 			ask_and_wait(own, 12);
 			evdns_base_free(own, 1);
-			_exit(0);
+			/* Not by exit: what its parent's threads had is nobody's here, and would count as lost. */
+			execlp("true", "true", (char *)NULL);
+			_exit(4);
 		}
 		CHECK(waitpid(child, &status, 0) == child && status == 0);
 	}
