@@ -1,5 +1,7 @@
 //! One address for several loops: who gets which connection, on both ways to share and on both backends.
 
+#![cfg(unix)] // Backends are asked for by their names there.
+
 use std::io::{Read as _, Write as _};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
