@@ -108,8 +108,11 @@ struct Entry {
     /// The driver is to hear that it is over.
     closing: bool,
     /// How long a lane may stay without a bufferevent.
-    linger: Option<Timer>,
+    linger: Option<Box<Timer>>,
 }
+
+// One for each connection, at rest too; what few have is boxed.
+const _: () = assert!(size_of::<Entry>() <= 144 || usize::BITS != 64);
 
 /// What a listener has yet to fetch.
 #[derive(Default)]
@@ -441,7 +444,7 @@ impl Desk {
     /// Bounds how long a detached lane may stay.
     pub(crate) fn linger(&mut self, lane: Lane, timer: Timer) {
         match self.entries.get_mut(lane.index()) {
-            Some(entry) if entry.token == NOBODY => entry.linger = Some(timer),
+            Some(entry) if entry.token == NOBODY => entry.linger = Some(Box::new(timer)),
             _ => self.timers.push(timer),
         }
     }
@@ -534,7 +537,7 @@ impl Desk {
             entry.inward = Inward::Ended;
             entry.outward = Outward::Idle;
             entry.link = Link::None;
-            self.timers.extend(entry.linger.take());
+            self.timers.extend(entry.linger.take().map(|timer| *timer));
             if entry.token == NOBODY {
                 orphans.push(Lane::new(index));
             }
@@ -726,7 +729,7 @@ impl Desk {
             .is_some_and(|entry| entry.token == NOBODY && is_quiet(entry));
         if gone {
             let entry = &mut self.entries[lane.index()];
-            self.timers.extend(entry.linger.take());
+            self.timers.extend(entry.linger.take().map(|timer| *timer));
             if entry.socket.is_some() || self.closed {
                 self.remove(lane);
             } else if !mem::replace(&mut entry.closing, true) {
