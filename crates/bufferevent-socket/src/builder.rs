@@ -1,7 +1,8 @@
 //! Making socket bufferevents: from nothing, from an address, from a socket that is there.
 //!
 //! # Invariants
-//! - A socket that comes in is made non-blocking and checked: datagram and listening sockets are refused, typed, unharmed.
+//! - A socket that comes in is made non-blocking and checked: datagram sockets are refused, typed, unharmed, and listening ones
+//!   too where the system can be asked (Linux, Android, FreeBSD).
 //! - A bufferevent is returned only with its socket registered; when something fails on the way, what was given by
 //!   value is closed and what was borrowed is left alone.
 
@@ -162,7 +163,8 @@ impl<'a> Builder<'a> {
     /// A socket whose connection is still under way is taken as such: its completion shows as one write callback.
     ///
     /// # Errors
-    /// [`Kind::Unsupported`](bufferevent_core::Kind::Unsupported) for datagram and listening sockets; what the system says.
+    /// [`Kind::Unsupported`](bufferevent_core::Kind::Unsupported) for datagram sockets, and for listening ones where the system can be asked
+    /// (Linux, Android, FreeBSD); what the system says.
     #[doc(alias = "bufferevent_socket_new")]
     #[doc(alias = "bufferevent_new")]
     pub fn stream(self, stream: impl Into<OwnedSource>) -> Result<Bev, Error> {

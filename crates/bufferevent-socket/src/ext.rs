@@ -111,7 +111,8 @@ pub trait SocketExt {
     /// borrowed.
     ///
     /// # Errors
-    /// [`Kind::Unsupported`] for datagram and listening sockets, and where there is no socket in the stack; what the system says.
+    /// [`Kind::Unsupported`] as [`Builder::stream`](crate::Builder::stream) says, and where there is no socket in the stack; what the system
+    /// says.
     #[doc(alias = "bufferevent_setfd")]
     #[doc(alias = "bufferevent_replacefd")]
     fn set_stream(&self, stream: impl Into<OwnedSource>) -> Result<(), Error>;
