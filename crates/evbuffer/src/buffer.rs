@@ -91,6 +91,35 @@ pub(crate) struct Front {
     pub(crate) foreign: usize,
 }
 
+impl Front {
+    /// Takes in the next segment, or as much of it as `copy` lacks of `n` bytes, and copies that there.
+    #[inline(always)]
+    pub(crate) fn copy(
+        &mut self,
+        segment: &Segment,
+        n: usize,
+        copy: &mut Vec<u8>,
+        during: &'static str,
+    ) -> Result<(), Error> {
+        let left = n - copy.len();
+        let len = segment.len();
+        let taken = left.min(len);
+        if let Segment::File(region) = segment {
+            let from = copy.len();
+            copy.resize(from + taken, 0);
+            region.read_exact(0, &mut copy[from..], during)?;
+        } else {
+            copy.extend_from_slice(&segment.bytes()[..taken]);
+        }
+        self.foreign += usize::from(segment.is_foreign());
+        match taken == len {
+            true => self.whole += 1,
+            false => self.cut = taken,
+        }
+        Ok(())
+    }
+}
+
 impl EvBuffer {
     /// An empty buffer, which owns no memory.
     #[doc(alias = "evbuffer_new")]

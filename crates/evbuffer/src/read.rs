@@ -207,25 +207,12 @@ impl EvBuffer {
         }
         let mut bytes = storage(n, DURING)?;
         let mut front = Front::default();
-        let more = self.rest.iter().flat_map(|rest| rest.more.iter());
-        for segment in std::iter::once(&self.head).chain(more) {
-            let left = n - bytes.len();
-            if left == 0 {
+        front.copy(&self.head, n, &mut bytes, DURING)?;
+        for segment in self.rest.iter().flat_map(|rest| &rest.more) {
+            if bytes.len() == n {
                 break;
             }
-            let taken = left.min(segment.len());
-            if let Segment::File(region) = segment {
-                let from = bytes.len();
-                bytes.resize(from + taken, 0);
-                region.read_exact(0, &mut bytes[from..], DURING)?;
-            } else {
-                bytes.extend_from_slice(&segment.bytes()[..taken]);
-            }
-            front.foreign += usize::from(segment.is_foreign());
-            match taken == segment.len() {
-                true => front.whole += 1,
-                false => front.cut = taken,
-            }
+            front.copy(segment, n, &mut bytes, DURING)?;
         }
         // Foreign storage is dropped when the copy is in its place.
         let mut trash = EvBuffer::new();
