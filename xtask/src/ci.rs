@@ -8,7 +8,7 @@
 //! - An ignored test is a failure: there is no check that nobody runs.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -71,7 +71,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         run_command(command.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     ci.step("packages", |_| {
-        // Built from what was packaged, each against the packages of the others.
+        // Built from what was packaged, each against the packages of the others: those of now.
+        forget_unpacked()?;
         run_command(&mut cargo([
             "package",
             "--workspace",
@@ -224,4 +225,26 @@ mod tests {
             }
         );
     }
+}
+
+/// Takes away what cargo keeps unpacked of packages that come from folders, as those do that are being verified: it knows them by
+/// name and version, and would build with what the same version was when this ran last.
+fn forget_unpacked() -> Result<(), Failure> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+    let Some(sources) = home.map(|home| home.join("registry").join("src")) else {
+        return Ok(());
+    };
+    let Ok(registries) = std::fs::read_dir(&sources) else {
+        return Ok(()); // Nothing was unpacked yet.
+    };
+    for registry in registries.flatten() {
+        // One of a folder has no host before its hash.
+        if registry.file_name().to_string_lossy().starts_with('-') {
+            let path = registry.path();
+            std::fs::remove_dir_all(&path)
+                .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+        }
+    }
+    Ok(())
 }
