@@ -70,16 +70,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         let mut command = cargo(["doc", "--workspace", "--no-deps"]);
         run_command(command.env("RUSTDOCFLAGS", "-D warnings"))
     })?;
-    ci.step("packages", |_| {
-        // Built from what was packaged, each against the packages of the others: those of now.
-        forget_unpacked()?;
-        run_command(&mut cargo([
-            "package",
-            "--workspace",
-            "--quiet",
-            "--allow-dirty",
-        ]))
-    })?;
+    ci.step("packages", |_| packages())?;
     ci.step("mutants, short form", |_| mutants::check_quick())?;
     ci.step("loom", |_| loom::check())?;
     ci.step("release build", |_| {
@@ -206,6 +197,36 @@ impl TestCount {
     }
 }
 
+/// Packages every crate and builds each from its package, against the packages of the others.
+///
+/// cargo takes a package of a name and version for the same for ever. So what an earlier run unpacked and built is taken away first:
+/// it would stand for the packages of now.
+fn packages() -> Result<(), Failure> {
+    let target = target_folder()?.join("packages");
+    remove(&target)?;
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+    let unpacked = home.map(|home| std::fs::read_dir(home.join("registry").join("src")));
+    for registry in unpacked.into_iter().flatten().flatten().flatten() {
+        // That of a folder has no host before its hash.
+        if registry.file_name().to_string_lossy().starts_with('-') {
+            remove(&registry.path())?;
+        }
+    }
+    let mut command = cargo(["package", "--workspace", "--quiet", "--allow-dirty"]);
+    run_command(command.arg("--target-dir").arg(&target))
+}
+
+/// Removes a folder, if it is there.
+fn remove(folder: &Path) -> Result<(), Failure> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::new(format!("{}: {error}", folder.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,26 +246,4 @@ mod tests {
             }
         );
     }
-}
-
-/// Takes away what cargo keeps unpacked of packages that come from folders, as those do that are being verified: it knows them by
-/// name and version, and would build with what the same version was when this ran last.
-fn forget_unpacked() -> Result<(), Failure> {
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
-    let Some(sources) = home.map(|home| home.join("registry").join("src")) else {
-        return Ok(());
-    };
-    let Ok(registries) = std::fs::read_dir(&sources) else {
-        return Ok(()); // Nothing was unpacked yet.
-    };
-    for registry in registries.flatten() {
-        // One of a folder has no host before its hash.
-        if registry.file_name().to_string_lossy().starts_with('-') {
-            let path = registry.path();
-            std::fs::remove_dir_all(&path)
-                .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
-        }
-    }
-    Ok(())
 }
