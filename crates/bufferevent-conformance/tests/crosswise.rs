@@ -63,6 +63,8 @@ impl Handler for Relay {
             Err(error) if error.kind() == Kind::Full => bev
                 .trigger(READ, TriggerOptions::DEFER_CALLBACKS)
                 .expect("it is there"),
+            // Called by hand after the end, with nothing left to pass on.
+            Err(error) if error.kind() == Kind::Ended && bev.input().is_empty() => {}
             Err(error) => complain(&self.wrong, format!("relaying: {error}")),
         }
         match self.random.below(8) {
