@@ -8,7 +8,8 @@ use bufferevent_iocp::{BACKEND, BACKEND_FAKE, Builder, CompletionExt as _, Fake}
 use evreactor_core::{AsHost, Host};
 use socket2::{Domain, Socket, Type};
 
-use crate::joint::{Joint, Place, RealLoop, place_of};
+use crate::joint::{Joint, Place, place_of};
+use crate::real_loop::RealLoop;
 
 /// What is asked of the system for each of a socket's buffers, in bytes: little, so that they fill quickly.
 const SYSTEM_BUFFER: usize = 16 * 1024;

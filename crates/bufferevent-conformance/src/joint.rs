@@ -5,11 +5,8 @@ use std::time::{Duration, Instant};
 
 use bufferevent_core::{Bev, Error, Kind, Options, READ};
 use bufferevent_socket::SocketExt as _;
-use bufferevent_testkit::{ManualClock, Told, record};
-use evreactor::{EventLoop, LoopHandle};
-use evreactor_core::{Clock, Host};
-
-use crate::{anatomy, callbacks, end, flush, general, life, marks, rates, threads, timeouts};
+use bufferevent_testkit::Told;
+use evreactor_core::Host;
 
 /// Two joined bufferevents at a time, of one type on one loop.
 pub trait Joint {
@@ -199,104 +196,3 @@ impl dyn Joint + '_ {
 
 /// One check, and its name.
 pub(crate) type Check = (&'static str, fn(&dyn Joint));
-
-/// Says which check it was, on what.
-struct Running(String);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("the check was {}", self.0);
-        }
-    }
-}
-
-/// Runs every check of the suite, each on a joint of its own.
-///
-/// # Panics
-/// If a check fails; all are run, and the names of those that failed are in the message.
-pub fn check_all(make: &dyn Fn() -> Box<dyn Joint>) {
-    let suites = [
-        anatomy::CHECKS,
-        callbacks::CHECKS,
-        marks::CHECKS,
-        end::CHECKS,
-        general::CHECKS,
-        timeouts::CHECKS,
-        flush::CHECKS,
-        life::CHECKS,
-        rates::CHECKS,
-        threads::CHECKS,
-    ];
-    let mut failed = Vec::new();
-    for (name, check) in suites.into_iter().flatten() {
-        let joint = make();
-        let (kind, backend) = (joint.kind().to_owned(), joint.backend().to_owned());
-        let running = Running(format!("{name} on {kind} over {backend}"));
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let running = running;
-            record::within(&kind, &backend, || check(&*joint));
-            drop(running);
-        }));
-        if result.is_err() {
-            failed.push(*name);
-        }
-    }
-    assert!(
-        failed.is_empty(),
-        "{} checks failed: {}",
-        failed.len(),
-        failed.join(", ")
-    );
-}
-
-/// A real loop whose time is moved by hand.
-pub(crate) struct RealLoop {
-    events: EventLoop,
-    clock: ManualClock,
-}
-
-impl RealLoop {
-    pub(crate) fn new(backend: &str) -> Self {
-        let clock = ManualClock::default();
-        let events = EventLoop::builder()
-            .backend(backend)
-            .clock(Arc::new(clock.clone()))
-            .build()
-            .expect("the backend is there");
-        Self { events, clock }
-    }
-
-    pub(crate) fn handle(&self) -> &LoopHandle {
-        &self.events
-    }
-
-    pub(crate) fn backend(&self) -> &'static str {
-        self.events.backend()
-    }
-
-    pub(crate) fn panics(&self) -> u64 {
-        self.events.stats().panics
-    }
-
-    pub(crate) fn turn(&self) -> bool {
-        let calls = || {
-            let stats = self.events.stats();
-            stats.events + stats.timers + stats.deferred + stats.tasks
-        };
-        let before = calls();
-        self.events.poll().expect("the backend waits");
-        calls() != before
-    }
-
-    pub(crate) fn advance(&self, joint: &dyn Joint, span: Duration) {
-        let end = self.clock.now() + span;
-        joint.settle();
-        while let Some(due) = self.events.next_timer().filter(|due| *due <= end) {
-            self.clock.set(due.max(self.clock.now()));
-            joint.settle();
-        }
-        self.clock.set(end);
-        joint.settle();
-    }
-}

@@ -41,13 +41,16 @@ mod life;
 mod marks;
 mod pairs;
 mod rates;
+mod real_loop;
 mod sockets;
 mod stacks;
+mod suite;
 mod threads;
 mod timeouts;
 
 pub use completions::Completions;
-pub use joint::{Joint, Place, check_all};
+pub use joint::{Joint, Place};
 pub use pairs::Pairs;
 pub use sockets::Sockets;
 pub use stacks::{End, Stacks};
+pub use suite::check_all;

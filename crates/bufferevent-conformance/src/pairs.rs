@@ -8,7 +8,8 @@ use bufferevent_pair::pair_with;
 use bufferevent_testkit::Loop;
 use evreactor_core::{AsHost, Host};
 
-use crate::joint::{Joint, RealLoop};
+use crate::joint::Joint;
+use crate::real_loop::RealLoop;
 
 enum On {
     Virtual(Loop),

@@ -11,7 +11,8 @@ use bufferevent_socket::Builder;
 use evreactor_core::{AsHost, Host};
 use socket2::{Domain, Socket, Type};
 
-use crate::joint::{Joint, RealLoop};
+use crate::joint::Joint;
+use crate::real_loop::RealLoop;
 
 /// What is asked of the system for each of a socket's buffers, in bytes: little, so that they fill quickly.
 const SYSTEM_BUFFER: usize = 16 * 1024;
