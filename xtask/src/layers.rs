@@ -214,6 +214,7 @@ const CRATES: &[Crate] = &[
             "indicatif",
             "ipnet",
             "rcgen",
+            "rustix",
             "sd-listen-fds",
             "sd-notify",
             "serde",

@@ -13,6 +13,7 @@ mod cli;
 mod config;
 mod data;
 mod demo;
+mod descriptors;
 mod echo;
 mod exit;
 mod files;
@@ -65,6 +66,7 @@ fn run(cli: Option<Cli>) -> Result<(), Failure> {
     // First of all: nothing else has a descriptor yet.
     let given = Given::of_process()?;
     let log = start_log(&common)?;
+    descriptors::raise();
     let result = start(&common, &command, given);
     log.flush(FLUSH_WITHIN);
     result

@@ -27,6 +27,7 @@ use crate::access::AccessLog;
 use crate::address::Endpoint;
 use crate::cli::{Common, RelayOptions};
 use crate::config::Config;
+use crate::descriptors::Descriptors;
 use crate::exit::{Code, Failure};
 use crate::gate::{Gate, RouteId};
 use crate::names::{Choice, Names};
@@ -53,6 +54,7 @@ struct Service {
     /// The same, with what is on them.
     lanes: Vec<Lane>,
     gate: Arc<Gate>,
+    descriptors: Descriptors,
     given: Given,
     resolver: Choice,
     access: Option<AccessLog>,
@@ -117,7 +119,9 @@ pub(crate) fn run(
     }
     let handles: Vec<_> = lanes.iter().map(|lane| lane.events.clone()).collect();
     let names = common.resolver.on_each(&handles)?;
-    let gate = Arc::new(Gate::new(config.max_connections, &events));
+    let descriptors = Descriptors::in_use();
+    let limit = descriptors.connections(config.max_connections, prepared.len(), lanes.len());
+    let gate = Arc::new(Gate::new(limit, &events));
     let service = Arc::new(Service {
         options: options.clone(),
         state: Mutex::new(State {
@@ -131,6 +135,7 @@ pub(crate) fn run(
         loops: handles,
         lanes,
         gate,
+        descriptors,
         given,
         resolver: common.resolver.clone(),
         access: access.clone(),
@@ -318,7 +323,11 @@ impl Service {
         };
         match taken {
             Ok((routes, config)) => {
-                self.gate.set_limit(config.max_connections);
+                let workers = self.lanes.len();
+                let limit = self
+                    .descriptors
+                    .connections(config.max_connections, routes, workers);
+                self.gate.set_limit(limit);
                 self.state().drain = config.drain;
                 if config.workers.get() != self.loops.len() {
                     tracing::warn!("another number of workers takes effect at the next start");

@@ -127,8 +127,9 @@ pub(crate) fn listen_each(
         .enabled(enabled);
     let builder = match (&from, completes(first)) {
         (_, false) => builder,
-        // One loop has the system accept for it; several share as they do on readiness, and have the connections on completions.
-        (From::Address(address), true) if others.is_empty() => {
+        // Where nobody can wait for the readiness of a listening socket, the system accepts, one at a time. Elsewhere it would accept all
+        // that come, and the gate could keep nobody out: so we accept, and have the connections on completions.
+        (From::Address(address), true) if cfg!(windows) && others.is_empty() => {
             let accept = move |bev, peer: SockAddr| accept(0, bev, address_of(&peer));
             let listener = iocp::Listener::builder(first)
                 .backlog(BACKLOG)

@@ -14,7 +14,7 @@ use std::thread;
 
 use bufferevent_testkit::fault;
 use support::files::{Files, address_of, hear, upstream};
-use support::{PATIENCE, Service, ask, bev, connect, finish, run};
+use support::{BACKENDS, PATIENCE, Service, ask, bev, connect, finish, run};
 
 /// The end that a client sees which is not let in: an end or a reset, and not a byte.
 fn turned_away(mut client: TcpStream) {
@@ -279,30 +279,83 @@ fn files_that_have_no_end_are_refused() {
     }
 }
 
+/// Starts a relay that may have so many descriptors.
+fn start_with_descriptors(count: u64, arguments: &[&str]) -> Service {
+    let mut command = std::process::Command::new("sh");
+    let script = format!("ulimit -n {count}; exec \"$0\" \"$@\"");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_bev"), "relay"]);
+    command.args(arguments).stdin(Stdio::null());
+    Service::start_command(command)
+}
+
 #[test]
-fn a_relay_without_descriptors_waits_and_goes_on() {
+fn a_relay_lets_no_more_in_than_it_has_descriptors_for() {
     fault!(F98);
     let echo = upstream("");
-    // Room for a few connections, of two descriptors each.
-    let mut command = std::process::Command::new("sh");
-    let script = "ulimit -n 24; exec \"$0\" \"$@\"";
-    command.args([
-        "-c",
-        script,
-        env!("CARGO_BIN_EXE_bev"),
-        "relay",
-        "tcp:127.0.0.1:0",
-        &echo,
-    ]);
-    command.stdin(Stdio::null());
-    let relay = Service::start_command(command);
-    let clients: Vec<_> = (0..40).map(|_| relay.connect()).collect();
-    relay.wait_for_log("oo many open files");
-    drop(clients);
-    // Whoever was accepted without an upstream was closed; then one after the other is served again.
-    for _ in 0..5 {
-        ask(&mut relay.connect(), b"served again");
+    let enough = ["--max-connections", "1000"];
+    let both = |backend| [(&[][..], "1", backend), (&enough, "2", backend)];
+    for (asked, workers, backend) in BACKENDS.iter().copied().flat_map(both) {
+        let arguments = [
+            "tcp:127.0.0.1:0",
+            &echo,
+            "--workers",
+            workers,
+            "--backend",
+            backend,
+        ];
+        let relay = start_with_descriptors(64, &[&arguments, asked].concat());
+        if !asked.is_empty() {
+            let line = relay.wait_for_log("max-connections = 1000");
+            assert!(line.contains("there are 64 descriptors"), "{line}");
+            assert!(line.contains("LimitNOFILE"), "{line}");
+        }
+        // More than there is room for, all at once: who is not let in waits, and none is turned away.
+        let mut clients: Vec<_> = (0..100).map(|_| relay.connect()).collect();
+        for client in &mut clients {
+            client.write_all(b"my turn").expect("sent");
+        }
+        let waiting = clients.into_iter().map(|mut client| {
+            thread::spawn(move || {
+                let mut answer = [0; 7];
+                client.read_exact(&mut answer).expect("it is its turn");
+                assert_eq!(&answer, b"my turn");
+            })
+        });
+        let waiting: Vec<_> = waiting.collect();
+        for client in waiting {
+            client.join().expect("answered");
+        }
+        let ended = relay.terminate();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.stderr.is_empty(), "{:?}", ended.stderr);
     }
+}
+
+/// The limit is changed from outside, while the relay runs.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_relay_whose_descriptors_are_taken_away_waits_and_goes_on() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    fault!(F98);
+    let echo = upstream("");
+    let relay = Service::start(&["relay", "tcp:127.0.0.1:0", &echo]);
+    let before = getrlimit(Resource::Nofile);
+    let set = |current| {
+        let pid = Pid::from_raw(relay.pid().cast_signed());
+        let limit = Rlimit { current, ..before };
+        prlimit(pid, Resource::Nofile, limit).expect("it is a child of this process")
+    };
+    let mut inside = relay.connect();
+    ask(&mut inside, b"served");
+    let given = set(Some(3));
+    let clients: Vec<_> = (0..5).map(|_| relay.connect()).collect();
+    relay.wait_for_log("oo many open files");
+    ask(&mut inside, b"those who are there go on");
+    set(given.current);
+    for mut client in clients {
+        ask(&mut client, b"who has waited is served");
+    }
+    drop(inside);
     let ended = relay.terminate();
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
