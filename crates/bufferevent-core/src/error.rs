@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use crate::resolve::ResolveError;
+use crate::resolve::{ResolveError, ResolveFailure};
 
 /// Why an operation was refused or a bufferevent stopped.
 ///
@@ -204,7 +204,7 @@ impl fmt::Display for Error {
             Kind::Truncated => "the stream broke off before its end",
             Kind::Limit => "the stream went past a limit",
             Kind::System => "the system refused",
-            Kind::Resolve => "the host has no address",
+            Kind::Resolve => "looking up the host has failed",
             Kind::Panicked => "user code panicked",
         };
         write!(f, "{}: {}: {why}", self.layer(), self.operation())
@@ -232,7 +232,13 @@ impl From<Error> for io::Error {
             Kind::Limit => K::InvalidData,
             Kind::Busy | Kind::Full => K::WouldBlock,
             Kind::Peer | Kind::System => error.io_error().map_or(K::Other, io::Error::kind),
-            Kind::Resolve => K::NotFound,
+            Kind::Resolve => match error.resolve_error().map(ResolveError::failure) {
+                Some(ResolveFailure::NotFound | ResolveFailure::NoAddress) => K::NotFound,
+                Some(ResolveFailure::BadName) => K::InvalidInput,
+                Some(ResolveFailure::Timeout) => K::TimedOut,
+                Some(ResolveFailure::Busy) => K::WouldBlock,
+                Some(_) | None => K::Other,
+            },
             Kind::Freed | Kind::Covered | Kind::WrongThread | Kind::LoopClosed | Kind::Panicked => {
                 K::Other
             }

@@ -342,13 +342,19 @@ impl fmt::Display for ResolveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why = match self.failure {
             ResolveFailure::BadName => "not a host name",
-            ResolveFailure::NotFound => "no such host",
-            ResolveFailure::NoAddress => "the host has no address of this family",
-            ResolveFailure::ServerFailed => "the name servers failed",
-            ResolveFailure::Refused => "the name servers refused",
-            ResolveFailure::Malformed => "the name servers' answer makes no sense",
-            ResolveFailure::Timeout => "the name servers did not answer in time",
-            ResolveFailure::Busy => "the resolver is busy",
+            ResolveFailure::NotFound => "no such host; check the name",
+            ResolveFailure::NoAddress => {
+                "the host is known and has no address of the family that was asked for"
+            }
+            ResolveFailure::ServerFailed => "the name servers failed; try again later",
+            ResolveFailure::Refused => "the name servers refuse to say; ask others",
+            ResolveFailure::Malformed => "the name servers' answer makes no sense; ask others",
+            ResolveFailure::Timeout => {
+                "the name servers did not answer in time; check that they can be reached"
+            }
+            ResolveFailure::Busy => {
+                "the resolver has as many questions as it takes; try again later"
+            }
             ResolveFailure::Cancelled => "the resolver is gone",
             ResolveFailure::System => "the system refused",
         };

@@ -555,7 +555,7 @@ fn a_stack_connects_by_name_and_an_error_names_the_name() {
         assert_eq!(error.failure(), ResolveFailure::NotFound);
         assert_eq!(
             error.to_string(),
-            "cannot look up `missing.example`: no such host"
+            "cannot look up `missing.example`: no such host; check the name"
         );
         assert!(std::error::Error::source(&error).is_some());
     });
