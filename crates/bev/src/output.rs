@@ -5,13 +5,15 @@
 //! - A loop that has connections waits for no reader and for no disk: what comes again and again goes through a [`Spool`], whose thread
 //!   writes. If it cannot keep up, because a pipe is full or a disk is, lines are left out and counted; connections go on.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::files;
 
 /// Lines of statistics that may wait for a reader: those that come when as many wait are left out, and the next one says more.
 pub(crate) const UNREAD_STATISTICS: usize = 4;
@@ -153,7 +155,7 @@ impl Sink {
         match self {
             Self::Stdout | Self::Stderr => Ok(None),
             Self::File(path) => {
-                let file = OpenOptions::new().create(true).append(true).open(path);
+                let file = files::append_to(path);
                 let named = |error: io::Error| {
                     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
                 };

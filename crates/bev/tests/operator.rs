@@ -279,6 +279,55 @@ fn files_that_have_no_end_are_refused() {
     }
 }
 
+#[test]
+fn a_pipe_is_read_as_a_file_is_and_nobody_is_waited_for_without_an_end() {
+    fault!(F97);
+    fault!(F98);
+    let (one, two) = (upstream("one"), upstream("two"));
+    let config = |upstream: &str| {
+        format!("[[route]]\nlisten = \"tcp:127.0.0.1:0\"\nconnect = \"{upstream}\"\n")
+    };
+    let files = Files::new("");
+    for name in ["pipe", "log"] {
+        let made = std::process::Command::new("mkfifo")
+            .arg(files.path(name))
+            .status();
+        assert!(made.expect("mkfifo runs").success());
+    }
+    // As the shell's <(…) has it: somebody writes, once.
+    let write = |text: String| {
+        let path = files.path("pipe");
+        thread::spawn(move || std::fs::write(path, text).expect("written"))
+    };
+    let writer = write(config(&one));
+    let pipe = files.text("pipe");
+    let relay = Service::start(&["relay", "--config", &pipe, "--log", "info"]);
+    writer.join().expect("all of it was read");
+    hear(&mut relay.connect(), "one");
+    // Nobody writes any more: the reload fails, and the next one does not wait behind it for ever.
+    relay.signal("HUP");
+    let line = relay.wait_for_log("not reloaded");
+    assert!(line.contains(&pipe) && line.contains("a pipe"), "{line}");
+    hear(&mut relay.connect(), "one");
+    let writer = write(config(&two));
+    relay.signal("HUP");
+    relay.wait_for_log("reloaded");
+    writer.join().expect("all of it was read");
+    hear(&mut relay.connect(), "two");
+    assert_eq!(relay.terminate().code, Some(0));
+
+    let log = files.text("log");
+    let ended = run(&["relay", "tcp:127.0.0.1:0", &one, "--access-log", &log]);
+    assert_eq!(ended.code, Some(2));
+    let [line] = &ended.stderr[..] else {
+        panic!("{:?}", ended.stderr)
+    };
+    assert!(
+        line.contains(&log) && line.contains("a pipe that nobody reads"),
+        "{line}"
+    );
+}
+
 /// Starts a relay that may have so many descriptors.
 fn start_with_descriptors(count: u64, arguments: &[&str]) -> Service {
     let mut command = std::process::Command::new("sh");
