@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 use bytes::{Buf as _, BufMut as _, Bytes};
 use evbuffer::{BLOCK_LEN, Delivery, End, Eol, ErrorKind, EvBuffer, FileRegion, Pool};
 
-use crate::choices::Choices;
+use bufferevent_testkit::Choices;
 
 const BUFFERS: usize = 3;
 

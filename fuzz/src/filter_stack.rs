@@ -1,510 +1,123 @@
-//! Two stacks of the same filters on the two ends of a pair, or of a faulty network, under whatever use the bytes say; then a calm in
-//! which everything must come to its end by itself.
+//! Two stacks of the same filters, zlib and TLS among them, under whatever use the bytes say.
 //!
-//! It is the random test of the filter crate with its choices made by the fuzzer, and with zlib and TLS among the filters.
-//!
-//! # What is held to
-//! - All bytes arrive, in order, and then an EOF, on both sides; nothing else ends a stack.
-//! - No buffer exceeds the highest mark that it had while it was filled.
-//! - Filters are called in proportion to the bytes that pass them: nothing spins.
+//! It is the random test of the filter crate with its choices made by the fuzzer: what is held to stands there.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
-use bufferevent_core::{
-    Bev, Direction, Directions, Event, Handler, Mode, Options, READ, TriggerOptions, WRITE,
-};
-use bufferevent_filter::FilterExt as _;
-use bufferevent_pair::pair;
-use bufferevent_testkit::{Loop, Network, Random, faulty};
+use bufferevent_testkit::{Choices, Random};
+use bufferevent_zlib::{FlushPolicy, Format, Zlib};
 
-use crate::choices::Choices;
-use kinds::{Kind, Recipe};
+use crate::credentials::Agreement;
 
-mod kinds;
+/// The stacks, and the model filters of the filter crate's own tests.
+#[allow(unreachable_pub, reason = "the tests need more of it")]
+#[path = "../../crates/bufferevent-filter/tests/support/mod.rs"]
+mod support;
 
-/// Operations of one run.
-const MAX_OPERATIONS: usize = 80;
-
-/// Filters of one stack when the operations begin, and at any time.
-const MAX_BUILT: usize = 5;
-const MAX_LEVELS: usize = 7;
-
-/// Bytes that each side has to send at most, and how many where they are few.
-const MAX_SENT: usize = 20_000;
-const FEW_SENT: usize = 400;
-
-/// What a covered bufferevent without a mark reads ahead, in bytes: the core's own constant.
-const READ_AHEAD: usize = 64 * 1024;
-
-/// Rounds of the calm: each brings bytes or an end, so many more than there are ends and pieces of a mark's length is a stack that spins.
-const MAX_ROUNDS: usize = 1 << 20;
-
-#[derive(Default)]
-struct Seen {
-    received: Vec<u8>,
-    connected: usize,
-    ends: Vec<String>,
-    /// From here on every byte is taken as it comes.
-    calm: bool,
-}
-
-/// Reads a few bytes at a time, and sometimes none.
-struct Reader {
-    seen: Arc<Mutex<Seen>>,
-    random: Random,
-}
-
-impl Handler for Reader {
-    fn on_read(&mut self, bev: &Bev) {
-        let mut seen = self.seen.lock().expect("nobody panics with it");
-        let most = if seen.calm {
-            usize::MAX
-        } else {
-            self.random.below(80)
-        };
-        let mut bytes = vec![0; most.min(bev.input().len())];
-        let count = bev.read(&mut bytes).expect("a handler may read");
-        seen.received.extend_from_slice(&bytes[..count]);
-    }
-
-    fn on_event(&mut self, _: &Bev, event: &Event) {
-        let mut seen = self.seen.lock().expect("nobody panics with it");
-        match event {
-            Event::Connected => seen.connected += 1,
-            Event::Written => {}
-            other => seen.ends.push(format!("{other:?}")),
-        }
-    }
-}
-
-/// One bufferevent of a stack, and the highest marks that it ever had.
-struct Level {
-    bev: Bev,
-    kind: Kind,
-    read_limit: usize,
-    write_limit: usize,
-}
-
-impl Level {
-    fn new(bev: Bev, kind: Kind) -> Self {
-        Self {
-            bev,
-            kind,
-            read_limit: usize::MAX,
-            write_limit: usize::MAX,
-        }
-    }
-}
-
-/// One of the two stacks, bottom first.
-struct Side {
-    levels: Vec<Level>,
-    seen: Arc<Mutex<Seen>>,
-    sent: Vec<u8>,
-    to_send: Vec<u8>,
-    finished: bool,
-    /// A flush went past the marks.
-    flushed: bool,
-    /// How often a filter was put on, or torn off, live.
-    covers: usize,
-}
-
-impl Side {
-    fn top(&self) -> &Bev {
-        &self.levels.last().expect("a stack has a transport").bev
-    }
-
-    /// More bytes than pass between any two of its levels.
-    fn traffic(&self) -> usize {
-        let above = self.sent.len() + 64;
-        let levels = self.levels.iter().rev();
-        levels.fold(above, |bytes, level| level.kind.grows(bytes))
-    }
-}
-
-struct Run<'a> {
-    choices: Choices<'a>,
-    events: Loop,
-    sides: [Side; 2],
-    calls: Arc<AtomicUsize>,
-    operations: usize,
-}
+use support::kinds::{Counted, Does};
+use support::stacks::{Kind, run as run_stacks};
 
 /// Runs the stacks and the operations that `data` says.
 pub fn run(data: &[u8]) {
-    let mut run = Run::new(Choices::new(data));
-    for _ in 0..MAX_OPERATIONS {
-        if run.choices.is_over() {
-            break;
-        }
-        run.operate();
-    }
-    run.calm();
-    run.check_result();
-    assert_eq!(run.events.panics(), 0, "a panic was caught");
-    for side in &run.sides {
-        // Top first, as each may take the ones below with it.
-        for level in side
-            .levels
-            .iter()
-            .rev()
-            .filter(|level| !level.bev.is_freed())
-        {
-            level.bev.free().expect("who is there can be freed");
-        }
-    }
-    run.events.run();
+    run_stacks::<Level>(data);
 }
 
-impl<'a> Run<'a> {
-    fn new(mut choices: Choices<'a>) -> Self {
-        let events = Loop::new();
-        let network = choices.byte();
-        let faulty_below = network & 3 == 3;
-        // A network may carry one byte at a time.
-        let many = if faulty_below { FEW_SENT } else { MAX_SENT };
-        let (near, far) = if faulty_below {
-            let network = Network::seeded(u64::from(network >> 2));
-            faulty(&events, Options::EMPTY, network)
-        } else {
-            pair(&events)
-        }
-        .expect("two ends can be made");
-        let sides = [near, far].map(|bev| Side {
-            levels: vec![Level::new(bev, Kind::TRANSPORT)],
-            seen: Arc::default(),
-            sent: Vec::new(),
-            to_send: {
-                let most = choices.pick(&[FEW_SENT, FEW_SENT, FEW_SENT, many]);
-                let count = choices.below(most);
-                Random::new(count as u64).bytes(count)
+/// What one level of a stack does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Level {
+    Model(Does),
+    Zlib(FlushPolicy),
+    Tls,
+}
+
+impl Level {
+    /// Whether bytes may stay in it until a flush.
+    fn keeps(self) -> bool {
+        matches!(
+            self,
+            Self::Model(Does::Holds) | Self::Zlib(FlushPolicy::OnRequest)
+        )
+    }
+
+    fn zlib(choices: &mut Choices<'_>, calls: &Arc<AtomicUsize>) -> (Self, [Counted; 2]) {
+        let policy = choices.pick(&[
+            FlushPolicy::EachBurst,
+            FlushPolicy::EachBurstFull,
+            FlushPolicy::OnRequest,
+        ]);
+        let format = choices.pick(&[Format::Zlib, Format::Deflate, Format::Gzip]);
+        let settings = Zlib::builder()
+            .format(format)
+            .level(choices.below(10) as u32)
+            .output_window_bits(9 + choices.byte() % 7)
+            .flush(policy);
+        let one = || {
+            let filter = settings.clone().build();
+            Counted::new(Box::new(filter.expect("the settings are possible")), calls)
+        };
+        (Self::Zlib(policy), [one(), one()])
+    }
+
+    fn model(
+        does: Does,
+        choices: &mut Choices<'_>,
+        calls: &Arc<AtomicUsize>,
+    ) -> (Self, [Counted; 2]) {
+        let mut random = Random::new(choices.byte().into());
+        let mut one = || does.filter(&mut random, calls);
+        (Self::Model(does), [one(), one()])
+    }
+}
+
+impl Kind for Level {
+    const TRANSPORT: Self = Self::Model(Does::Nothing);
+
+    fn chosen(
+        choices: &mut Choices<'_>,
+        below: &[Self],
+        calls: &Arc<AtomicUsize>,
+    ) -> (Self, [Counted; 2]) {
+        let choice = choices.below(Does::ALL.len() + 4);
+        // A handshake has to get through without a flush.
+        let kept = below.iter().any(|level| level.keeps());
+        // One is enough: each multiplies what passes below it.
+        let encrypted = below.contains(&Self::Tls);
+        match choice.checked_sub(Does::ALL.len()) {
+            Some(0 | 1) if !kept && !encrypted => {
+                let (client, server) = choices.pick(&Agreement::ALL).filters();
+                let client = Counted::new(Box::new(client), calls);
+                (Self::Tls, [client, Counted::new(Box::new(server), calls)])
+            }
+            Some(_) => Self::zlib(choices, calls),
+            None => match Does::ALL[choice] {
+                Does::Greets if kept => Self::model(Does::Nothing, choices, calls),
+                does => Self::model(does, choices, calls),
             },
-            finished: false,
-            flushed: false,
-            covers: 0,
-        });
-        let mut run = Self {
-            choices,
-            events,
-            sides,
-            calls: Arc::default(),
-            operations: 0,
-        };
-        for side in 0..2 {
-            run.install(side);
-            run.move_marks(side, 0);
-        }
-        run.build();
-        run
-    }
-
-    /// Puts the filters on that both sides have.
-    fn build(&mut self) {
-        for _ in 0..self.choices.below(MAX_BUILT + 1) {
-            let below: Vec<Kind> = self.sides[0]
-                .levels
-                .iter()
-                .map(|level| level.kind)
-                .collect();
-            let recipe = Recipe::chosen(&mut self.choices, &below);
-            let (near, far) = recipe.filters(&self.calls);
-            for (side, filter) in [near, far].into_iter().enumerate() {
-                let below = self.sides[side].top();
-                let top = below.filter(Options::EMPTY, filter);
-                self.stacked(side, top.expect("a stack can be made"), recipe.kind());
-            }
         }
     }
 
-    fn install(&mut self, side: usize) {
-        let reader = Reader {
-            seen: self.sides[side].seen.clone(),
-            random: Random::new(self.choices.byte().into()),
-        };
-        let top = self.sides[side].top();
-        top.set_handler(reader).expect("it is there");
+    fn transparent(choices: &mut Choices<'_>, calls: &Arc<AtomicUsize>) -> (Self, Counted) {
+        let does = choices.pick(&[Does::Nothing, Does::Chunks, Does::Lies]);
+        let (level, [filter, _]) = Self::model(does, choices, calls);
+        (level, filter)
     }
 
-    /// A new top stands on a stack.
-    fn stacked(&mut self, side: usize, top: Bev, kind: Kind) {
-        let levels = &mut self.sides[side].levels;
-        let below = levels.last_mut().expect("a stack has a transport");
-        // What was written to it while it was on top is there already.
-        below.write_limit = below.write_limit.max(below.bev.stats().output);
-        levels.push(Level::new(top, kind));
-        let below = levels.len() - 2;
-        self.install(side);
-        self.move_marks(side, below);
-        self.move_marks(side, below + 1);
+    fn is_transparent(self) -> bool {
+        matches!(self, Self::Model(does) if does.is_transparent())
     }
 
-    /// Puts a filter on a stack, live, that the other end need not know of.
-    fn put_on(&mut self, side: usize) {
-        let (filter, kind) = Recipe::transparent(&mut self.choices, &self.calls);
-        let top = self.sides[side].top();
-        let enabled = top.enabled();
-        let covered = top.put_on(Options::EMPTY, filter);
-        let top = covered.expect("who is on top can be covered");
-        self.sides[side].covers += 1;
-        if self.sides[side].top().stats().read > 0 || !enabled.contains(READ) {
-            // An end that came before the filter did is found by reading.
-            let _ = top.enable(enabled);
+    fn shakes_hands(self) -> bool {
+        matches!(self, Self::Tls | Self::Model(Does::Greets))
+    }
+
+    fn grows(self, bytes: usize) -> usize {
+        match self {
+            Self::Model(does) => does.grows(bytes),
+            // A block and a flush for each byte; header and trailer.
+            Self::Zlib(_) => 16 * bytes + 32,
+            // A record for each byte; the handshake.
+            Self::Tls => 40 * bytes + 4096,
         }
-        self.stacked(side, top, kind);
-    }
-
-    /// Tears the topmost filter off, live, if the other end need not know.
-    fn tear_off(&mut self, side: usize) {
-        let stack = &mut self.sides[side];
-        let level = stack.levels.last().expect("a stack has a transport");
-        if stack.levels.len() == 1 || !level.kind.is_transparent() {
-            return;
-        }
-        let torn = level.bev.tear_off().expect("a filter can be torn off");
-        stack.covers += 1;
-        stack.levels.pop();
-        assert_eq!(&torn.bev, stack.top());
-        let mut unsent = torn.unsent;
-        torn.bev
-            .write_buffer(&mut unsent)
-            .expect("it has not finished");
-        let place = stack.levels.len() - 1;
-        self.install(side);
-        self.move_marks(side, place);
-    }
-
-    /// A mark: mostly tiny, sometimes none.
-    fn mark(&mut self) -> usize {
-        match self.choices.byte() {
-            0..64 => 0,
-            byte => 1 + usize::from(byte - 64) % 60,
-        }
-    }
-
-    fn move_marks(&mut self, side: usize, place: usize) {
-        let (read, write) = (self.mark(), self.mark());
-        let level = &mut self.sides[side].levels[place];
-        let bev = &level.bev;
-        bev.set_read_watermark(0, read).expect("a mark is a mark");
-        bev.set_write_watermark(0, write).expect("a mark is a mark");
-        // A mark below what is there stops, it takes nothing back.
-        let limit = |mark| if mark == 0 { usize::MAX } else { mark };
-        let stats = bev.stats();
-        level.read_limit = limit(read).max(stats.input);
-        level.write_limit = limit(write).max(stats.output);
-    }
-
-    fn write(&mut self, side: usize, most: usize) {
-        let side = &mut self.sides[side];
-        if side.finished {
-            return;
-        }
-        let count = most.min(side.to_send.len());
-        let bytes: Vec<u8> = side.to_send.drain(..count).collect();
-        side.top().write(&bytes).expect("it has not finished");
-        side.sent.extend_from_slice(&bytes);
-    }
-
-    fn finish(&mut self, side: usize) {
-        if self.sides[side].finished {
-            return;
-        }
-        self.write(side, usize::MAX);
-        let top = self.sides[side].top();
-        top.finish().expect("it has not finished");
-        self.sides[side].finished = true;
-    }
-
-    fn operate(&mut self) {
-        self.operations += 1;
-        let what = self.choices.byte();
-        let side = usize::from(what >> 7);
-        let directions = self.choices.pick(&[READ, WRITE, Directions::BOTH]);
-        let place = self.choices.below(self.sides[side].levels.len());
-        let any = self.sides[side].levels[place].bev.clone();
-        let top = self.sides[side].top().clone();
-        let done = match what & 0xf {
-            0..=2 => {
-                let most = self.choices.below(120);
-                self.write(side, most);
-                Ok(())
-            }
-            3 => {
-                self.write(side, MAX_SENT / 4);
-                Ok(())
-            }
-            // A direction that has ended refuses, which is right.
-            4 => {
-                let _ = top.enable(directions);
-                Ok(())
-            }
-            5 => top.disable(directions),
-            6 => any.suspend(directions),
-            7 => any.resume(directions),
-            8 => top.trigger(READ, TriggerOptions::IGNORE_WATERMARKS),
-            9 => {
-                self.move_marks(side, place);
-                Ok(())
-            }
-            10 => {
-                if self.choices.once_in(4) {
-                    self.finish(side);
-                }
-                Ok(())
-            }
-            11 if !self.sides[side].finished && self.sides[side].levels.len() < MAX_LEVELS => {
-                self.put_on(side);
-                Ok(())
-            }
-            12 if !self.sides[side].finished => {
-                self.tear_off(side);
-                Ok(())
-            }
-            13 => {
-                let direction = self.choices.pick(&[Direction::Read, Direction::Write]);
-                let mode = self.choices.pick(&[Mode::Normal, Mode::Flush]);
-                self.sides[side].flushed |= mode == Mode::Flush;
-                top.flush(direction, mode).map(drop)
-            }
-            _ => {
-                let span = Duration::from_millis(self.choices.below(100) as u64);
-                self.events.advance(span);
-                Ok(())
-            }
-        };
-        done.expect("no operation of these is ever refused");
-        if what & 0x10 == 0 {
-            self.events.run();
-        }
-        self.check_marks();
-    }
-
-    fn check_marks(&self) {
-        for side in self.sides.iter().filter(|side| !side.flushed) {
-            let top = side.levels.len() - 1;
-            for (place, level) in side.levels.iter().enumerate() {
-                let stats = level.bev.stats();
-                let marked = level.bev.watermark(Direction::Read).high() != 0;
-                let most = match (marked, place < top) {
-                    (true, _) => level.read_limit,
-                    (false, true) => level.read_limit.max(READ_AHEAD),
-                    (false, false) => usize::MAX,
-                };
-                let kind = level.kind;
-                assert!(stats.input <= most, "{kind:?}: {} > {most} in", stats.input);
-                let most = level.write_limit;
-                assert!(
-                    place == top || stats.output <= most,
-                    "{kind:?}: {} > {most} out",
-                    stats.output
-                );
-            }
-        }
-    }
-
-    /// What has happened so far: bytes over the transports, bytes and ends that the users have heard of.
-    fn progress(&self) -> [(u64, usize, usize); 2] {
-        self.sides.each_ref().map(|side| {
-            let seen = side.seen.lock().expect("nobody panics with it");
-            let told = seen.ends.len() + seen.connected;
-            let stats = side.levels[0].bev.stats();
-            (stats.read + stats.written, seen.received.len(), told)
-        })
-    }
-
-    /// Lets everything go, and waits for the end of both streams. Once the handlers have taken what they had left lying, progress
-    /// comes by wake-ups alone.
-    fn calm(&mut self) {
-        for side in 0..2 {
-            self.finish(side);
-            for level in &self.sides[side].levels {
-                level.bev.resume(Directions::BOTH).expect("it is there");
-            }
-            let top = self.sides[side].top();
-            // A direction that has ended refuses, which is right.
-            let _ = top.enable(Directions::BOTH);
-            self.sides[side]
-                .seen
-                .lock()
-                .expect("nobody panics with it")
-                .calm = true;
-            top.trigger(READ, TriggerOptions::IGNORE_WATERMARKS)
-                .expect("it is there");
-        }
-        let mut before = None;
-        for _ in 0..MAX_ROUNDS {
-            if before == Some(self.progress()) {
-                return;
-            }
-            before = Some(self.progress());
-            self.events.run();
-            self.check_marks();
-            self.events.advance(Duration::from_secs(30));
-        }
-        panic!("there is no end of it: {}", self.state());
-    }
-
-    fn check_result(&self) {
-        for (side, other) in [(0, 1), (1, 0)] {
-            let sent = &self.sides[side].sent;
-            let seen = &self.sides[other]
-                .seen
-                .lock()
-                .expect("nobody panics with it");
-            assert!(
-                seen.received == *sent,
-                "{} bytes sent, {} came: {}",
-                sent.len(),
-                seen.received.len(),
-                self.state(),
-            );
-            // Who is on top now may be told again.
-            let ended = seen.ends.first().is_some_and(|end| end == "Eof");
-            let most = 1 + self.sides[other].covers;
-            assert!(
-                ended && seen.ends.len() <= most && seen.ends.iter().all(|end| end == "Eof"),
-                "{:?} of {}",
-                seen.ends,
-                self.state()
-            );
-            // While a stack is made, each handshake may end before the next filter is put on.
-            let levels = self.sides[other].levels.iter();
-            let handshakes = levels.filter(|level| level.kind.shakes_hands()).count();
-            assert!(
-                seen.connected <= handshakes && (seen.connected > 0 || handshakes == 0),
-                "{} times connected, {handshakes} handshakes",
-                seen.connected
-            );
-        }
-        self.check_calls();
-    }
-
-    /// One call moves at least a byte or follows a change: what spins makes many more.
-    fn check_calls(&self) {
-        let sum = |of: fn(&Side) -> usize| self.sides.iter().map(of).sum::<usize>();
-        let levels = sum(|side| side.levels.len() + 5);
-        let most = 4 * levels * (sum(Side::traffic) + 8 * self.operations);
-        let calls = self.calls.load(Ordering::Relaxed);
-        assert!(
-            calls <= most,
-            "{calls} calls, {most} at most: {}",
-            self.state()
-        );
-    }
-
-    fn state(&self) -> String {
-        let mut text = String::new();
-        for side in &self.sides {
-            text += &format!("\n  sent {}, finished {}", side.sent.len(), side.finished);
-            for level in &side.levels {
-                let bev = &level.bev;
-                let marks = [Direction::Read, Direction::Write].map(|of| bev.watermark(of));
-                let (stats, enabled) = (bev.stats(), bev.enabled());
-                text += &format!("\n    {:?} {stats:?} {enabled:?} {marks:?}", level.kind);
-            }
-        }
-        text
     }
 }

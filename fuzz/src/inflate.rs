@@ -15,7 +15,7 @@ use bufferevent_filter::{Filter as _, Sink, Verdict};
 use bufferevent_zlib::{Builder, FlushPolicy, Format, Members, Zlib};
 use evbuffer::EvBuffer;
 
-use crate::choices::Choices;
+use bufferevent_testkit::Choices;
 
 /// Plain bytes that an input is made to stand for at most, where it is not compressed itself.
 const MAX_PLAIN: usize = 32 * 1024;

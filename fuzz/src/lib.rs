@@ -15,7 +15,6 @@ pub mod inflate;
 pub mod proxy;
 pub mod tls;
 
-mod choices;
 mod credentials;
 
 /// A target: what the bytes say is done, and checked.

@@ -12,7 +12,7 @@ use bufferevent_filter::proxy::{
 use bufferevent_filter::{Filter as _, Sink, Verdict};
 use evbuffer::EvBuffer;
 
-use crate::choices::Choices;
+use bufferevent_testkit::Choices;
 
 /// Reads the header that `data` says.
 pub fn run(data: &[u8]) {

@@ -14,8 +14,8 @@ use bufferevent_filter::{Filter as _, Sink, Verdict};
 use bufferevent_tls::Tls;
 use evbuffer::EvBuffer;
 
-use crate::choices::Choices;
 use crate::credentials::{Agreement, Crypto, forged};
+use bufferevent_testkit::Choices;
 
 /// Operations of one run.
 const MAX_OPERATIONS: usize = 100;

@@ -1,5 +1,5 @@
 //! What the workspace's tests stand on: a loop with a virtual clock, scripted and faulty
-//! transports, a model of a filter, a handler that remembers, and the records from which `cargo xtask spec` says
+//! transports, a model of a filter, a handler that remembers, choices for fuzzers, and the records from which `cargo xtask spec` says
 //! what was proved.
 //!
 //! For tests alone: every crate of the workspace may use it in its tests, and none may depend on it otherwise.
@@ -15,6 +15,10 @@ pub mod record;
 pub fn judges_memory() -> bool {
     std::env::var_os("BUFFEREVENT_SANITIZED").is_none()
 }
+
+mod choices;
+
+pub use choices::Choices;
 
 #[cfg(feature = "bufferevents")]
 mod alarm;

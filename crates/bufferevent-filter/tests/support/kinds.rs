@@ -44,6 +44,16 @@ impl Does {
         matches!(self, Self::Nothing | Self::Chunks | Self::Lies)
     }
 
+    /// How many bytes at most `bytes` become on their way down, written one at a time.
+    pub(crate) fn grows(self, bytes: usize) -> usize {
+        match self {
+            Self::Nothing | Self::Chunks | Self::Holds | Self::Lies => bytes,
+            Self::Expands => 2 * bytes,
+            Self::Frames => 2 * bytes + 1,
+            Self::Greets => bytes + 6,
+        }
+    }
+
     pub(crate) fn filter(self, random: &mut Random, calls: &Arc<AtomicUsize>) -> Counted {
         let inner: Box<dyn Filter> = match self {
             Self::Nothing => Box::new(Identity),
@@ -54,10 +64,7 @@ impl Does {
             Self::Greets => Box::new(Greeting::new()),
             Self::Lies => Box::new(Liar::default()),
         };
-        Counted {
-            inner,
-            calls: calls.clone(),
-        }
+        Counted::new(inner, calls)
     }
 }
 
@@ -68,6 +75,15 @@ pub(crate) const UNIT: usize = 32;
 pub(crate) struct Counted {
     inner: Box<dyn Filter>,
     calls: Arc<AtomicUsize>,
+}
+
+impl Counted {
+    pub(crate) fn new(inner: Box<dyn Filter>, calls: &Arc<AtomicUsize>) -> Self {
+        Self {
+            inner,
+            calls: calls.clone(),
+        }
+    }
 }
 
 impl Filter for Counted {

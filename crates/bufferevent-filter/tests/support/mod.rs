@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test takes of this what it needs")]
 
 pub(crate) mod kinds;
+pub(crate) mod stacks;
 
 use std::sync::{Arc, Mutex};
 
