@@ -9,7 +9,9 @@
 use bufferevent::evreactor::{self, BACKEND_VARIABLE, DEFAULT_BACKEND};
 use bufferevent::iocp::{self, Port, SockAddr};
 use bufferevent::resolve::race::Pace;
-use bufferevent::{Address, Bev, Builder, Error, EventLoop, Kind, Listener, LoopHandle, Resolve};
+use bufferevent::{
+    Address, Bev, Builder, Error, EventLoop, Family, Kind, Listener, LoopHandle, Resolve,
+};
 
 #[cfg(not(unix))]
 use std::net::TcpListener as GivenSocket;
@@ -44,24 +46,24 @@ fn completes(events: &LoopHandle) -> bool {
 }
 
 /// Begins to connect to `endpoint`, without delay of small segments; where that is a name, its addresses are tried at this pace.
-///
-/// Where a name leads is found out over readiness on every loop that can watch descriptors.
 pub(crate) fn connect(
     events: &LoopHandle,
     endpoint: &Endpoint,
     resolver: &(impl Resolve + ?Sized),
     pace: Pace,
 ) -> Result<Bev, Error> {
-    let readiness = || Builder::new(events).nodelay(true);
-    let completion = || iocp::Builder::new(events).nodelay(true);
+    let readiness = || Builder::new(events).nodelay(true).pace(pace);
+    let completion = || iocp::Builder::new(events).nodelay(true).pace(pace);
     match endpoint {
         Endpoint::Tcp(address) if completes(events) => completion().connect(*address),
         Endpoint::Tcp(address) => readiness().connect(*address),
         Endpoint::Unix(path) if completes(events) => completion().connect(unix(path, "connect")?),
         Endpoint::Unix(path) => readiness().connect(path.clone()),
+        Endpoint::Name { host, port } if completes(events) => {
+            completion().connect_hostname(resolver, Family::Any, host, *port)
+        }
         Endpoint::Name { host, port } => {
-            let builder = readiness().pace(pace);
-            builder.connect_hostname(resolver, bufferevent::Family::Any, host, *port)
+            readiness().connect_hostname(resolver, Family::Any, host, *port)
         }
         // Addresses to connect to have none.
         Endpoint::Given(_) => Err(Error::new(Kind::Unsupported, "socket", "connect")),

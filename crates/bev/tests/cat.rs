@@ -36,6 +36,33 @@ fn a_file_goes_through_and_comes_back() {
 }
 
 #[test]
+fn a_name_leads_to_its_addresses() {
+    // Nobody listens at the first one, where the system has such an address at all.
+    let folder = tempfile::tempdir().expect("a folder");
+    let table = folder.path().join("names");
+    let names = "127.0.0.3 service.example\n127.0.0.1 service.example # there\n";
+    std::fs::write(&table, names).expect("written");
+    let table = table.to_str().expect("text");
+    let echo = Service::start(&["echo", "tcp:127.0.0.1:0"]);
+    let address = format!("tcp:service.example:{}", echo.socket_addr().port());
+    for &backend in BACKENDS {
+        let common = ["--resolver", table, "--backend", backend];
+        let mut cat = bev(&[&["cat", &address][..], &common].concat())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut stdin = cat.stdin.take().expect("piped");
+        stdin.write_all(b"hello").expect("sent");
+        drop(stdin);
+        let ended = finish(cat);
+        assert_eq!((ended.code, &ended.stderr), (Some(0), &vec![]), "{backend}");
+        assert_eq!(ended.stdout, b"hello", "{backend}");
+    }
+}
+
+#[test]
 fn a_pipe_goes_through_and_comes_back() {
     let echo = Service::start(&["echo", "tcp:127.0.0.1:0"]);
     let mut cat = bev(&["cat", &echo.address])

@@ -6,9 +6,8 @@ mod support;
 
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::process::Stdio;
 
-use support::{Service, ask, bev, finish, run};
+use support::{BACKENDS, Service, ask, run};
 
 /// A file of names: `text`.
 fn table(text: &str) -> tempfile::NamedTempFile {
@@ -25,23 +24,15 @@ fn every_address_of_a_name_is_tried_for_each_connection() {
     let echo = Service::start(&["echo", "tcp:127.0.0.1:0"]);
     let port = echo.socket_addr().port();
     let upstream = format!("tcp:service.example:{port}");
-    let relay = Service::start(&["relay", "tcp:127.0.0.1:0", &upstream, "--resolver", table]);
-    for _ in 0..3 {
-        ask(&mut relay.connect(), b"by way of the relay");
+    for &backend in BACKENDS {
+        let common = ["--resolver", table, "--backend", backend];
+        let relay = ["relay", "tcp:127.0.0.1:0", &upstream];
+        let relay = Service::start(&[&relay[..], &common].concat());
+        for _ in 0..3 {
+            ask(&mut relay.connect(), b"by way of the relay");
+        }
+        assert_eq!(relay.terminate().code, Some(0), "{backend}");
     }
-    assert_eq!(relay.terminate().code, Some(0));
-
-    let mut cat = bev(&["cat", &upstream, "--resolver", table])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("starts");
-    let mut stdin = cat.stdin.take().expect("piped");
-    stdin.write_all(b"hello").expect("sent");
-    drop(stdin);
-    let ended = finish(cat);
-    assert_eq!((ended.code, &ended.stdout[..]), (Some(0), &b"hello"[..]));
 }
 
 #[test]
@@ -54,10 +45,14 @@ fn the_systems_resolver_and_the_dns_know_this_machine() {
     } else {
         &["system"]
     };
-    for choice in choices {
-        let relay = Service::start(&["relay", "tcp:127.0.0.1:0", &upstream, "--resolver", choice]);
-        ask(&mut relay.connect(), b"by name");
-        assert_eq!(relay.terminate().code, Some(0), "{choice}");
+    for &backend in BACKENDS {
+        for choice in choices {
+            let common = ["--resolver", choice, "--backend", backend];
+            let relay = ["relay", "tcp:127.0.0.1:0", &upstream];
+            let relay = Service::start(&[&relay[..], &common].concat());
+            ask(&mut relay.connect(), b"by name");
+            assert_eq!(relay.terminate().code, Some(0), "{choice} on {backend}");
+        }
     }
 }
 
@@ -65,16 +60,19 @@ fn the_systems_resolver_and_the_dns_know_this_machine() {
 fn a_name_that_nobody_knows_is_told() {
     let table = table("");
     let table = table.path().to_str().expect("text");
-    let ended = run(&["cat", "tcp:missing.example:80", "--resolver", table]);
-    assert_eq!(ended.code, Some(3));
-    let [line] = &ended.stderr[..] else {
-        panic!("{:?}", ended.stderr)
-    };
-    let reason = "cannot look up `missing.example`: no such host";
-    assert!(
-        line.contains("cannot connect to tcp:missing.example:80") && line.contains(reason),
-        "{line}"
-    );
+    for &backend in BACKENDS {
+        let cat = ["cat", "tcp:missing.example:80", "--resolver", table];
+        let ended = run(&[&cat[..], &["--backend", backend]].concat());
+        assert_eq!(ended.code, Some(3), "{backend}");
+        let [line] = &ended.stderr[..] else {
+            panic!("{:?}", ended.stderr)
+        };
+        let reason = "cannot look up `missing.example`: no such host";
+        assert!(
+            line.contains("cannot connect to tcp:missing.example:80") && line.contains(reason),
+            "{line}"
+        );
+    }
     // A relay goes on, and says it of each connection.
     let relay = Service::start(&[
         "relay",

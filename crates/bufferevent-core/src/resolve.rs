@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use evreactor_core::sync::{Arc, Mutex, Weak};
 use evreactor_core::{Host, Phase, Target};
 
+pub mod hunt;
 pub mod race;
 
 /// Which addresses of a host are wanted.

@@ -7,6 +7,9 @@
 use std::fmt;
 use std::io;
 
+use bufferevent_core::resolve::hunt::Rules;
+use bufferevent_core::resolve::race::Pace;
+use bufferevent_core::resolve::{Family, Resolve};
 use bufferevent_core::{Bev, Context, Error, Handler, Kind, Options};
 use evbuffer::EvBuffer;
 use evreactor::{LoopHandle, Priority, RawSource};
@@ -30,6 +33,7 @@ pub struct Builder<'a> {
     handler: Option<Box<dyn Handler + Send>>,
     priority: Priority,
     nodelay: bool,
+    pace: Pace,
 }
 
 impl fmt::Debug for Builder<'_> {
@@ -64,6 +68,7 @@ impl<'a> Builder<'a> {
             handler: None,
             priority: Priority::default(),
             nodelay: false,
+            pace: Pace::DEFAULT,
         }
     }
 
@@ -88,6 +93,12 @@ impl<'a> Builder<'a> {
     /// Sends small segments at once (TCP_NODELAY). Of no effect on Unix-domain sockets.
     pub fn nodelay(mut self, nodelay: bool) -> Self {
         self.nodelay = nodelay;
+        self
+    }
+
+    /// How fast the addresses of a name are tried: RFC 8305's pace, unless told otherwise.
+    pub fn pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
         self
     }
 
@@ -120,6 +131,28 @@ impl<'a> Builder<'a> {
         if nodelay {
             set_nodelay(&bev)?;
         }
+        Ok(bev)
+    }
+
+    /// A bufferevent that connects to `host`, a name or an address, by what `resolver` knows of it. See
+    /// [`CompletionExt::connect_hostname`].
+    ///
+    /// # Errors
+    /// As [`unconnected`](Self::unconnected); [`Kind::LoopClosed`]. What is wrong with the name, or with all its addresses, comes as an
+    /// event.
+    #[doc(alias = "bufferevent_socket_connect_hostname")]
+    pub fn connect_hostname(
+        self,
+        resolver: &(impl Resolve + ?Sized),
+        family: Family,
+        host: &str,
+        port: u16,
+    ) -> Result<Bev, Error> {
+        let mut rules = Rules::to(port, NAME);
+        rules.pace = self.pace;
+        let nodelay = self.nodelay;
+        let bev = self.unconnected()?;
+        connect_by_name(&bev, resolver, (host, family), rules, nodelay)?;
         Ok(bev)
     }
 
@@ -207,6 +240,26 @@ fn with_descriptor<R>(
     })?
 }
 
+/// Begins to connect by name, by the given rules.
+fn connect_by_name(
+    bev: &Bev,
+    resolver: &(impl Resolve + ?Sized),
+    host: (&str, Family),
+    rules: Rules,
+    nodelay: bool,
+) -> Result<(), Error> {
+    bev.key()?;
+    let socket = bev
+        .layer::<Socket>()
+        .ok_or_else(|| Error::new(Kind::Unsupported, "bufferevent", "connect_hostname"))?;
+    let place = socket
+        .bev()
+        .ok_or_else(|| Error::new(Kind::Freed, NAME, "connect_hostname"))?
+        .target()?;
+    let manner = (rules, nodelay, bev.priority());
+    socket.with(|socket, cx| socket.connect_hostname(cx, resolver, host, manner, place))?
+}
+
 /// Operations of the completion socket under a bufferevent, through any stack that stands on one.
 pub trait CompletionExt {
     /// Begins to connect: makes a socket. `Connected` or an error tells what came of it, exactly once and never from
@@ -217,6 +270,55 @@ pub trait CompletionExt {
     /// system says where no socket could be made.
     #[doc(alias = "bufferevent_async_connect")]
     fn connect(&self, address: impl Into<SockAddr>) -> Result<(), Error>;
+
+    /// Begins to connect to `host`, a name or an address: `resolver` is asked for its addresses, and they are tried as RFC 8305 has it, the next a
+    /// quarter of a second after the last. The first that stands is the connection. `Connected` or an error tells what came of it,
+    /// exactly once and never from inside this call; [`Bev::dns_error`] tells whether it was the name.
+    ///
+    /// An address, also one of IPv6 in brackets, is not looked up. A resolver that asks on this loop itself has to be able to watch its sockets
+    /// there: on completion ports, which watch nothing, use one that asks on threads, or elsewhere.
+    ///
+    /// # Errors
+    /// [`Kind::Misuse`] if it is connected or connecting already; [`Kind::Unsupported`] where there is no completion socket in the stack. What is
+    /// wrong with the name comes as the event.
+    ///
+    /// # Examples
+    /// ```
+    /// use bufferevent_core::resolve::{Family, Lookup, Question, Reply, Resolve};
+    /// use bufferevent_core::{Event, on_event};
+    /// use bufferevent_iocp::{Builder, CompletionExt};
+    ///
+    /// /// Every name is this machine. Real resolvers are in `bufferevent-dns`.
+    /// struct Here;
+    /// impl Resolve for Here {
+    ///     fn resolve(&self, _: &Question, reply: Reply) -> Lookup {
+    ///         reply.answer(Family::Any, Ok(vec![([127, 0, 0, 1], 0).into()]));
+    ///         Lookup::done()
+    ///     }
+    /// }
+    ///
+    /// # if bufferevent_iocp::available().is_err() { return Ok(()) }
+    /// let events = bufferevent_iocp::builder()?.build()?;
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let stop = events.clone();
+    /// let bev = Builder::new(&events)
+    ///     .handler(on_event(move |_, event| {
+    ///         assert!(matches!(event, Event::Connected));
+    ///         stop.exit();
+    ///     }))
+    ///     .unconnected()?;
+    /// bev.connect_hostname(&Here, Family::Any, "example.org", listener.local_addr()?.port())?;
+    /// events.run()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "bufferevent_socket_connect_hostname")]
+    fn connect_hostname(
+        &self,
+        resolver: &(impl Resolve + ?Sized),
+        family: Family,
+        host: &str,
+        port: u16,
+    ) -> Result<(), Error>;
 
     /// Frees the bufferevent and gives its socket back, with what was unread and unsent. Waits, at most a second, until what is
     /// under way has ended.
@@ -267,6 +369,17 @@ impl CompletionExt for Bev {
         let (target, key) = bev.target()?;
         let priority = self.priority();
         socket.with(|socket, cx| socket.connect(cx, address, target, key, priority))?
+    }
+
+    fn connect_hostname(
+        &self,
+        resolver: &(impl Resolve + ?Sized),
+        family: Family,
+        host: &str,
+        port: u16,
+    ) -> Result<(), Error> {
+        let rules = Rules::to(port, NAME);
+        connect_by_name(self, resolver, (host, family), rules, false)
     }
 
     fn into_transport(self) -> Result<Parts, Error> {

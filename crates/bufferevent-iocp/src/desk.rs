@@ -370,6 +370,13 @@ impl Desk {
         }
     }
 
+    /// Has another hear of a lane from now on.
+    pub(crate) fn tell_to(&mut self, lane: Lane, token: Token) {
+        if let Some(entry) = self.entries.get_mut(lane.index()) {
+            entry.token = token.bits();
+        }
+    }
+
     /// Accepts from now on, if it does not yet.
     pub(crate) fn accept(&mut self, lane: Lane) {
         let Some(entry) = self.entries.get_mut(lane.index()) else {

@@ -54,6 +54,7 @@
 #![deny(unsafe_code)]
 
 mod builder;
+mod by_name;
 mod desk;
 mod driver;
 mod fake;

@@ -7,11 +7,14 @@
 //!    time, so order needs no care; what is pushed meanwhile leaves by the next.
 //! 3. A send that takes long counts as work of the layer's own: nobody's leaving ends a bufferevent that has one.
 //! 4. An end mark is sent when nothing is under way.
+//! 5. While it connects by name there is a hunt in the lane's place, and its lanes are the hunt's.
 //!
 //! Source: libevent `bufferevent_async.c`.
 
 use std::io;
 
+use bufferevent_core::resolve::hunt::{Outcome, Rules};
+use bufferevent_core::resolve::{Family, Question, Resolve};
 use bufferevent_core::{Bufferevent, Context, Direction, Error, Kind, Mode, Step};
 use evbuffer::EvBuffer;
 use evreactor::{LoopHandle, Priority, Ready, Registration};
@@ -20,16 +23,25 @@ use evreactor_core::sync::Arc;
 use socket2::{SockAddr, Type};
 
 use crate::NAME;
+use crate::by_name::{Attempt, Hunting};
 use crate::desk::{Ending, Fetched, Sending};
 use crate::driver::{Lane, Verb};
 use crate::port::Port;
+
+/// What ties the bufferevent to the port.
+#[derive(Debug)]
+enum Tie {
+    /// Whom the port tells, and of which lane.
+    Placed(Registration, Lane),
+    /// A connection by name that is under way, or nothing.
+    Loose(Option<Box<Hunting>>),
+}
 
 /// A stream socket over completions, as a type of bufferevent. Found in any stack by `bev.layer::<Socket>()`; made by
 /// [`Builder`](crate::Builder).
 #[derive(Debug)]
 pub struct Socket {
-    /// Whom the port tells; `None` where there is no socket.
-    place: Option<(Registration, Lane)>,
+    tie: Tie,
     port: Arc<Port>,
     events: LoopHandle,
 }
@@ -37,7 +49,7 @@ pub struct Socket {
 impl Socket {
     pub(crate) fn new(port: Arc<Port>, events: LoopHandle) -> Self {
         Self {
-            place: None,
+            tie: Tie::Loose(None),
             port,
             events,
         }
@@ -50,7 +62,17 @@ impl Socket {
     /// The number under which the driver knows its socket, if it has one.
     #[must_use]
     pub fn lane(&self) -> Option<Lane> {
-        self.place.as_ref().map(|(_, lane)| *lane)
+        match self.tie {
+            Tie::Placed(_, lane) => Some(lane),
+            Tie::Loose(_) => None,
+        }
+    }
+
+    fn hunt(&self) -> Option<&Hunting> {
+        match &self.tie {
+            Tie::Placed(..) => None,
+            Tie::Loose(hunt) => hunt.as_deref(),
+        }
     }
 
     /// Gives it a socket that is connected, or about to be, or none where the driver brings its own.
@@ -69,13 +91,14 @@ impl Socket {
             .port
             .desk(|desk| desk.open(socket, token))
             .map_err(system)?;
-        self.place = Some((registration, lane));
+        self.tie = Tie::Placed(registration, lane);
         Ok(lane)
     }
 
-    /// Lets go of the socket.
+    /// Lets go of the socket, and of a hunt for one.
     fn leave(&mut self) {
-        if let Some((registration, lane)) = self.place.take() {
+        if let Tie::Placed(registration, lane) = std::mem::replace(&mut self.tie, Tie::Loose(None))
+        {
             self.port.detach(&self.events, lane, Verb::Receive);
             drop(registration);
         }
@@ -93,7 +116,7 @@ impl Socket {
             .port
             .take(lane)
             .map_err(|source| Error::io(NAME, OPERATION, source))?;
-        self.place = None;
+        self.tie = Tie::Loose(None);
         Ok((socket.ok_or_else(unsupported)?, unread))
     }
 
@@ -107,18 +130,82 @@ impl Socket {
         priority: Priority,
     ) -> Result<(), Error> {
         const OPERATION: &str = "connect";
-        if self.place.is_some() {
-            return Err(Error::new(Kind::Misuse, NAME, OPERATION));
-        }
-        let socket = socket2::Socket::new(address.domain(), Type::STREAM, None)
-            .map_err(|source| Error::io(NAME, OPERATION, source))?;
+        self.check_unconnected(OPERATION)?;
+        let socket = new_stream(&address).map_err(|source| Error::io(NAME, OPERATION, source))?;
         let lane = self.place(Some(socket), target, key, priority)?;
         self.port.desk(|desk| desk.connect(lane, address));
         cx.connect_begun();
         Ok(())
     }
 
+    /// Refuses to connect what connects already, or stands.
+    fn check_unconnected(&self, operation: &'static str) -> Result<(), Error> {
+        if self.lane().is_some() || self.hunt().is_some() {
+            return Err(Error::new(Kind::Misuse, NAME, operation));
+        }
+        Ok(())
+    }
+
+    /// Begins to connect by name. What comes of it is told by the loop, never from here.
+    pub(crate) fn connect_hostname(
+        &mut self,
+        cx: &mut Context<'_>,
+        resolver: &(impl Resolve + ?Sized),
+        (host, family): (&str, Family),
+        (rules, nodelay, priority): (Rules, bool, Priority),
+        place: (std::sync::Arc<dyn Target>, u64),
+    ) -> Result<(), Error> {
+        self.check_unconnected("connect_hostname")?;
+        let whose = (&self.port, &self.events);
+        let manner = (nodelay, priority);
+        let question = Question::new(host, family);
+        let hunt = Hunting::begin(whose, resolver, question, rules, manner, place)?;
+        self.tie = Tie::Loose(Some(Box::new(hunt)));
+        cx.resolve_begun();
+        Ok(())
+    }
+
+    /// Takes what came of a connection by name.
+    fn hunted(&mut self, cx: &mut Context<'_>, outcome: Outcome<Attempt>) -> Step {
+        let place = self.hunt().and_then(Hunting::place);
+        self.tie = Tie::Loose(None);
+        cx.resolve_ended();
+        let taken = match (outcome, place) {
+            (Outcome::Failed(error), _) => Err(error),
+            // Nobody is there to be told.
+            (_, None) => return Step::Done,
+            (Outcome::Connected(attempt), Some((target, key, priority))) => {
+                attempt.hand_over(target, key, priority)
+            }
+            // Asked for only where there is a socket already, and here there is none.
+            (Outcome::Address(_), Some(_)) => Ok(None),
+        };
+        match taken {
+            Ok(Some((registration, lane))) => {
+                self.tie = Tie::Placed(registration, lane);
+                cx.connected();
+                Step::Again
+            }
+            Ok(None) => Step::Done,
+            Err(error) => {
+                cx.connect_failed(error);
+                Step::Done
+            }
+        }
+    }
+
     fn finish_connect(&mut self, cx: &mut Context<'_>) -> Step {
+        if let Some(hunt) = self.hunt() {
+            return match hunt.outcome() {
+                Some(outcome) => self.hunted(cx, outcome),
+                None => {
+                    if hunt.found() {
+                        cx.resolve_ended();
+                    }
+                    Step::Blocked
+                }
+            };
+        }
         let Some(lane) = self.lane() else {
             return Step::Blocked;
         };
@@ -143,14 +230,14 @@ impl Bufferevent for Socket {
     }
 
     fn attached(&mut self, cx: &mut Context<'_>) {
-        if self.place.is_none() {
+        if self.lane().is_none() {
             cx.disconnected();
         }
     }
 
     #[inline]
     fn pull(&mut self, cx: &mut Context<'_>) -> Step {
-        let Some((_, lane)) = self.place else {
+        let Tie::Placed(_, lane) = self.tie else {
             return Step::Blocked;
         };
         let room = cx.room();
@@ -186,7 +273,7 @@ impl Bufferevent for Socket {
         if cx.connecting() {
             return self.finish_connect(cx);
         }
-        let Some((_, lane)) = self.place else {
+        let Tie::Placed(_, lane) = self.tie else {
             return Step::Blocked;
         };
         if cx.finishing() {
@@ -230,7 +317,9 @@ impl Bufferevent for Socket {
 
     /// A send takes long, or does so no more, or has failed.
     fn ready(&mut self, cx: &mut Context<'_>, ready: Ready) {
-        let Some((_, lane)) = self.place else { return };
+        let Tie::Placed(_, lane) = self.tie else {
+            return;
+        };
         if !ready.contains(Ready::ERROR) || cx.connecting() {
             return;
         }
@@ -246,10 +335,17 @@ impl Bufferevent for Socket {
     }
 
     fn set_priority(&mut self, priority: Priority) {
-        if let Some((registration, _)) = &self.place {
-            registration.set_priority(priority);
+        match &mut self.tie {
+            Tie::Placed(registration, _) => registration.set_priority(priority),
+            Tie::Loose(Some(hunt)) => hunt.set_priority(priority),
+            Tie::Loose(None) => {}
         }
     }
+}
+
+/// A socket that is to connect to `address`.
+pub(crate) fn new_stream(address: &SockAddr) -> io::Result<socket2::Socket> {
+    socket2::Socket::new(address.domain(), Type::STREAM, None)
 }
 
 /// What the system says about a stream socket that is to be taken over.

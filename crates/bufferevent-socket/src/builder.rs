@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use bufferevent_core::resolve::hunt::Rules;
 use bufferevent_core::resolve::race::Pace;
 use bufferevent_core::resolve::{Family, Resolve};
 use bufferevent_core::{Bev, Error, Handler, Options, READ};
@@ -15,7 +16,6 @@ use evreactor::{LoopHandle, Priority, RawSource};
 
 use crate::NAME;
 use crate::address::{Address, IntoAddress};
-use crate::by_name::Rules;
 use crate::descriptor::Descriptor;
 #[cfg(unix)]
 use crate::descriptor::new_pair;
@@ -147,13 +147,11 @@ impl<'a> Builder<'a> {
         host: &str,
         port: u16,
     ) -> Result<Bev, Error> {
-        let rules = Rules {
-            pace: self.pace,
-            nodelay: self.nodelay,
-            ..Rules::to(port)
-        };
+        let mut rules = Rules::to(port, NAME);
+        rules.pace = self.pace;
+        let nodelay = self.nodelay;
         let bev = self.build(None)?;
-        crate::ext::connect_by_name(&bev, resolver, (host, family), rules)?;
+        crate::ext::connect_by_name(&bev, resolver, (host, family), rules, nodelay)?;
         Ok(bev)
     }
 

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bufferevent_core::resolve::hunt::Rules;
 use bufferevent_core::resolve::{Family, Resolve};
 use bufferevent_core::{
     Bev, Bufferevent as _, Context, Deadline, Direction, Directions, Error, Kind, LayerRef,
@@ -24,7 +25,6 @@ use std::os::windows::io::{AsRawSocket as _, OwnedSocket as OwnedSource};
 use crate::NAME;
 use crate::address::{Address, IntoAddress};
 use crate::builder::Builder;
-use crate::by_name::Rules;
 use crate::descriptor::Descriptor;
 use crate::socket::Socket;
 
@@ -255,7 +255,7 @@ impl SocketExt for Bev {
         host: &str,
         port: u16,
     ) -> Result<(), Error> {
-        connect_by_name(self, resolver, (host, family), Rules::to(port))
+        connect_by_name(self, resolver, (host, family), Rules::to(port, NAME), false)
     }
 
     fn tell_connected(&self) -> Result<(), Error> {
@@ -393,15 +393,16 @@ pub(crate) fn connect_by_name(
     bev: &Bev,
     resolver: &(impl Resolve + ?Sized),
     host: (&str, Family),
-    mut rules: Rules,
+    rules: Rules,
+    nodelay: bool,
 ) -> Result<(), Error> {
     bev.key()?;
     let socket = bev
         .layer::<Socket>()
         .ok_or_else(|| Error::new(Kind::Unsupported, "bufferevent", "connect_hostname"))?;
     let place = target_of(&socket)?;
-    rules.priority = bev.priority();
-    socket.with(|socket, cx| socket.connect_hostname(cx, resolver, host, rules, place))?
+    let manner = (rules, nodelay, bev.priority());
+    socket.with(|socket, cx| socket.connect_hostname(cx, resolver, host, manner, place))?
 }
 
 fn target_of(socket: &LayerRef<Socket>) -> Result<(Arc<dyn Target>, u64), Error> {

@@ -15,6 +15,7 @@ use std::io;
 use std::net::Shutdown;
 use std::sync::Arc;
 
+use bufferevent_core::resolve::hunt::{Outcome, Rules};
 use bufferevent_core::resolve::{Family, Question, Resolve};
 use bufferevent_core::{Bufferevent, Context, Direction, Error, Kind, Step};
 use evreactor::{Interest, LoopHandle, Priority, Ready, Registration};
@@ -23,7 +24,7 @@ use socket2::{Domain, SockAddr, Type};
 
 use crate::NAME;
 use crate::address::Address;
-use crate::by_name::{Hunt, Outcome, Rules};
+use crate::by_name::{Attempt, Hunting};
 use crate::descriptor::{Descriptor, new_stream};
 use crate::transfer::{Sent, receive, send};
 
@@ -45,7 +46,7 @@ enum Tie {
     /// The registration of its socket.
     Registered(Registration),
     /// A connection by name that is under way, or nothing.
-    Loose(Option<Box<Hunt>>),
+    Loose(Option<Box<Hunting>>),
 }
 
 /// A stream socket as a type of bufferevent. Found in any stack by `bev.layer::<Socket>()`; made by
@@ -136,7 +137,7 @@ impl Socket {
         }
     }
 
-    fn hunt(&mut self) -> Option<&mut Hunt> {
+    fn hunt(&mut self) -> Option<&mut Hunting> {
         match &mut self.tie {
             Tie::Registered(_) => None,
             Tie::Loose(hunt) => hunt.as_deref_mut(),
@@ -209,7 +210,7 @@ impl Socket {
         cx: &mut Context<'_>,
         resolver: &(impl Resolve + ?Sized),
         (host, family): (&str, Family),
-        mut rules: Rules,
+        (mut rules, nodelay, priority): (Rules, bool, Priority),
         place: (Arc<dyn Target>, u64),
     ) -> Result<(), Error> {
         const OPERATION: &str = "connect_hostname";
@@ -233,7 +234,8 @@ impl Socket {
         // A socket that waits for its address is not listened to.
         self.tie = Tie::Loose(None);
         let question = Question::new(host, family);
-        let hunt = Hunt::begin(&self.events, resolver, question, rules, place)?;
+        let manner = (nodelay, priority);
+        let hunt = Hunting::begin(&self.events, resolver, question, rules, manner, place)?;
         self.tie = Tie::Loose(Some(Box::new(hunt)));
         self.telling = Telling::Connected;
         cx.resolve_begun();
@@ -241,7 +243,7 @@ impl Socket {
     }
 
     /// Takes what came of a connection by name.
-    fn hunted(&mut self, cx: &mut Context<'_>, outcome: Outcome) -> Step {
+    fn hunted(&mut self, cx: &mut Context<'_>, outcome: Outcome<Attempt>) -> Step {
         let place = self.hunt().and_then(|hunt| hunt.place());
         self.tie = Tie::Loose(None);
         cx.resolve_ended();
@@ -249,8 +251,8 @@ impl Socket {
             (Outcome::Failed(error), _) => Err(error),
             // Nobody is there to be told.
             (_, None) => return Step::Done,
-            (Outcome::Connected(socket), Some((target, key, priority))) => {
-                self.descriptor = Some(Descriptor::Owned(socket));
+            (Outcome::Connected(attempt), Some((target, key, priority))) => {
+                self.descriptor = Some(Descriptor::Owned(attempt.into_socket()));
                 self.register(target, key, priority)
             }
             (Outcome::Address(address), Some((target, key, priority))) => self
