@@ -1,9 +1,9 @@
-//! The suite over the zlib filter, on pairs and on sockets.
+//! The suite over the zlib filter, on pairs, on sockets and on completions.
 //!
 //! Level 0: the suite fills the way between two ends with one letter again and again, and means to fill it. What is not compressed goes
 //! through the same blocks, flushes, checksums and ends as what is.
 
-use bufferevent_conformance::{Joint, Pairs, Stacks, check_all};
+use bufferevent_conformance::{Completions, Joint, Pairs, Stacks, check_all};
 use bufferevent_filter::FilterExt as _;
 use bufferevent_zlib::{Format, Zlib};
 
@@ -38,4 +38,11 @@ fn zlib_on_sockets() {
     #[cfg(unix)]
     check_all(&|| zlib_on(Format::Zlib, Box::new(Sockets::tcp("mio"))));
     check_all(&|| zlib_on(Format::Zlib, Box::new(Sockets::tcp("polling"))));
+}
+
+#[test]
+fn zlib_on_completions() {
+    check_all(&|| zlib_on(Format::Zlib, Box::new(Completions::fake())));
+    #[cfg(any(target_os = "linux", windows))]
+    check_all(&|| zlib_on(Format::Zlib, Box::new(Completions::tcp())));
 }
