@@ -59,8 +59,9 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<(), Failure> {
 /// Builds the archive, and installs it with all that C programs need into `prefix`.
 pub(crate) fn install(prefix: &Path) -> Result<(), Failure> {
     let root = workspace::root();
-    let build = ["build", "--release", "--quiet", "-p", "bufferevent-capi"];
-    workspace::run(&mut workspace::cargo(build))?;
+    // The archive alone: together with the rlib, which tests link, it would not be optimised as a whole.
+    let build = ["rustc", "--release", "--quiet", "-p", "bufferevent-capi"];
+    workspace::run(workspace::cargo(build).args(["--crate-type", "staticlib"]))?;
     let archive = workspace::target_folder()?
         .join("release")
         .join("libbufferevent_capi.a");

@@ -240,13 +240,9 @@ impl Drop for Lock {
 pub(crate) struct Guard(Option<Arc<Lock>>);
 
 impl Guard {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(lock: Option<&Arc<Lock>>) -> Self {
-        let lock = lock.cloned();
-        if let Some(lock) = &lock {
-            lock.lock();
-        }
-        Self(lock)
+        Self(lock.map(taken))
     }
 
     /// The same without waiting: `None` while another thread holds it.
@@ -271,12 +267,24 @@ impl Guard {
 }
 
 impl Drop for Guard {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        if let Some(lock) = &self.0 {
-            lock.unlock();
+        if let Some(lock) = self.0.take() {
+            let_go(lock);
         }
     }
+}
+
+/// Apart, as [`let_go`]: most programs have no locks.
+#[inline(never)]
+fn taken(lock: &Arc<Lock>) -> Arc<Lock> {
+    lock.lock();
+    lock.clone()
+}
+
+#[inline(never)]
+fn let_go(lock: Arc<Lock>) {
+    lock.unlock();
 }
 
 #[unsafe(no_mangle)]

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use evbuffer::FileRegion;
 
-use crate::buffer::reference::run_unborrowed;
+use crate::buffer::reference::{lent, run_unborrowed};
 use crate::buffer::{Buffer, End};
 use crate::ffi::{self, Opaque, Ref, code, descriptor, system};
 
@@ -207,7 +207,7 @@ extern "C" fn evbuffer_add_file_segment(
         return -1;
     };
     segment.users.set(segment.users.get() + 1);
-    let part = Bytes::from_owner(Part {
+    let part = lent(Part {
         segment,
         bytes: bytes.slice(offset..offset + len),
     });

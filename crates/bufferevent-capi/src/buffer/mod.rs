@@ -8,6 +8,7 @@
 //! - A buffer lives while somebody counts on it: the program, a deferred call, a bufferevent.
 
 mod add;
+mod channel;
 mod file;
 mod look;
 mod reference;
@@ -26,6 +27,7 @@ use crate::event::base::Base;
 use crate::event::layout::Callback;
 use crate::ffi::{self, Ref};
 use crate::lock::{Guard, Lock};
+pub(crate) use channel::By;
 pub(crate) use take::evbuffer_remove;
 pub(crate) use transfer::evbuffer_add_buffer;
 use watch::Watcher;
@@ -49,6 +51,8 @@ pub(crate) struct Buffer {
     reserved: RefCell<Vec<u8>>,
     /// Newest first.
     watchers: RefCell<Vec<Ref<Watcher>>>,
+    /// Whether there are some.
+    is_watched: Cell<bool>,
     added: Cell<usize>,
     deleted: Cell<usize>,
     telling: Cell<bool>,
@@ -85,6 +89,7 @@ impl Buffer {
             max_read: Cell::new(DEFAULT_MAX_READ),
             reserved: RefCell::new(Vec::new()),
             watchers: RefCell::new(Vec::new()),
+            is_watched: Cell::new(false),
             added: Cell::new(0),
             deleted: Cell::new(0),
             telling: Cell::new(false),
@@ -101,7 +106,7 @@ impl Buffer {
     }
 
     /// Reaches the bytes. `body` calls nothing of the program's.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn with<R>(&self, body: impl FnOnce(&mut EvBuffer) -> R) -> R {
         reference::while_borrowed(|| body(&mut self.bytes.borrow_mut()))
     }

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
@@ -26,9 +27,26 @@ struct State {
     some_wait: Cell<bool>,
 }
 
+/// Whether the program ever gave memory or a file to a buffer: until then nothing can have to be cleaned up.
+static LENT: AtomicBool = AtomicBool::new(false);
+
+/// What the program lends, as bytes for a buffer. `owner` is dropped when nobody shows them any more.
+pub(crate) fn lent(owner: impl AsRef<[u8]> + Send + 'static) -> Bytes {
+    LENT.store(true, Ordering::Relaxed);
+    Bytes::from_owner(owner)
+}
+
 /// Calls `body`, in which buffers are borrowed. What is to run is kept until the outermost one has returned.
-#[inline]
+#[inline(always)]
 pub(crate) fn while_borrowed<R>(body: impl FnOnce() -> R) -> R {
+    // Whoever reaches a buffer with lent memory in it has seen this: the lender, and who was given the buffer by him.
+    if !LENT.load(Ordering::Relaxed) {
+        return body();
+    }
+    while_lent_borrowed(body)
+}
+
+fn while_lent_borrowed<R>(body: impl FnOnce() -> R) -> R {
     let (result, run) = STATE.with(|state| {
         state.borrowed.set(state.borrowed.get() + 1);
         let result = body();
@@ -121,7 +139,7 @@ extern "C" fn evbuffer_add_reference_with_offset(
     if !fits || buffer.is_frozen(End::Back) {
         return -1; // Without calling the cleanup function: the memory was not taken.
     }
-    let bytes = Bytes::from_owner(Theirs {
+    let bytes = lent(Theirs {
         data: data.address(),
         len: whole,
         offset,

@@ -47,25 +47,30 @@ pub(crate) struct Watcher {
 
 impl Buffer {
     /// Tells of a change: the program's callbacks, then the bufferevent whose buffer this is.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn changed(&self, added: usize, deleted: usize) {
         if added == 0 && deleted == 0 {
             return;
         }
         // A callback may free what it is a part of.
         let owner = self.owner.get();
-        if !self.watchers.borrow().is_empty() {
-            self.added.set(self.added.get() + added);
-            self.deleted.set(self.deleted.get() + deleted);
-            match self.deferring.get() {
-                Some(base) => self.defer(base),
-                None => self.tell(),
-            }
+        if self.is_watched.get() {
+            self.tell_watchers(added, deleted);
         }
         match owner {
             Owner::Nobody => {}
             Owner::Input(bev) => bev.input_changed(),
             Owner::Output(bev) => bev.output_changed(added),
+        }
+    }
+
+    #[inline(never)]
+    fn tell_watchers(&self, added: usize, deleted: usize) {
+        self.added.set(self.added.get() + added);
+        self.deleted.set(self.deleted.get() + deleted);
+        match self.deferring.get() {
+            Some(base) => self.defer(base),
+            None => self.tell(),
         }
     }
 
@@ -129,6 +134,7 @@ impl Buffer {
             let removed = at.map(|at| watchers.remove(at));
             if watchers.is_empty() {
                 // Nobody is left to tell.
+                self.is_watched.set(false);
                 self.added.set(0);
                 self.deleted.set(0);
             }
@@ -151,6 +157,7 @@ impl Buffer {
             flags: std::cell::Cell::new(ENABLED),
         })?;
         self.watchers.borrow_mut().insert(0, watcher);
+        self.is_watched.set(true);
         Some(watcher)
     }
 }

@@ -44,6 +44,7 @@ impl Ref<Bev> {
     }
 
     /// Tells what was read and written, where the marks are reached or do not count.
+    #[inline]
     pub(crate) fn trigger(self, directions: c_short, options: c_int) {
         let always = options & IGNORE_MARKS != 0;
         if directions & EV_READ != 0 && (always || self.input.len() >= self.read_mark.low.get()) {
@@ -55,6 +56,7 @@ impl Ref<Bev> {
         }
     }
 
+    #[inline]
     fn tell_read(self, options: c_int) {
         let Some(function) = self.on_read.get() else {
             return;
@@ -69,6 +71,7 @@ impl Ref<Bev> {
 
     /// Calls, and once more from the loop if much is left: at the high mark, nothing else would come to tell of it. One that took
     /// nothing is not asked again.
+    #[inline]
     fn call_read(self, call: impl FnOnce()) {
         let before = self.input.len();
         call();

@@ -22,7 +22,7 @@ use std::ffi::{c_int, c_short, c_void};
 use std::mem::offset_of;
 use std::sync::Arc;
 
-use crate::buffer::{Buffer, End, Owner};
+use crate::buffer::{Buffer, By, End, Owner};
 use crate::dns::Request;
 use crate::event::base::{Base, Wait};
 use crate::event::create::unassigned;
@@ -117,6 +117,8 @@ pub(crate) struct Bev {
     pub(crate) pending: Pending,
     pub(crate) read_held: Cell<u16>,
     pub(crate) write_held: Cell<u16>,
+    /// How bytes pass the descriptor.
+    pub(crate) moves_by: Cell<By>,
     pub(crate) connecting: Cell<bool>,
     pub(crate) refused: Cell<bool>,
     /// The loop is in one of its own events, and looks afterwards what was written meanwhile.
@@ -257,6 +259,7 @@ pub(crate) fn make(
         pending: Pending::default(),
         read_held: Cell::new(0),
         write_held: Cell::new(0),
+        moves_by: Cell::new(By::Socket),
         connecting: Cell::new(false),
         refused: Cell::new(false),
         in_turn: Cell::new(false),
@@ -299,15 +302,23 @@ impl Ref<Bev> {
     }
 
     /// One less counts on it. Answers whether that was the last. The lock is held by nobody but this thread.
+    #[inline(always)]
     pub(crate) fn let_go(self) -> bool {
-        let Some(users) = self.users.get().checked_sub(1) else {
-            log::warn("bufferevent_decref: nobody counts on it any more");
-            return false;
-        };
-        self.users.set(users);
-        if users > 0 {
+        let users = self.users.get();
+        if users > 1 {
+            self.users.set(users - 1);
             return false;
         }
+        self.last_let_go()
+    }
+
+    #[inline(never)]
+    fn last_let_go(self) -> bool {
+        if self.users.get() == 0 {
+            log::warn("bufferevent_decref: nobody counts on it any more");
+            return false;
+        }
+        self.users.set(0);
         self.unlink();
         let Some(base) = self.base.get() else {
             self.destroy();

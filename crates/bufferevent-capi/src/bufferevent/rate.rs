@@ -336,10 +336,16 @@ impl Ref<Bev> {
         }
     }
 
+    #[inline(always)]
     fn limit(self, way: Way, single: usize) -> usize {
         if self.rate.borrow().is_none() {
             return single;
         }
+        self.limit_by_rate(way, single)
+    }
+
+    #[inline(never)]
+    fn limit_by_rate(self, way: Way, single: usize) -> usize {
         let own = self.refill().map(|(mut buckets, _)| *way.of(&mut buckets));
         let mut limit = own.unwrap_or_else(|| isize::try_from(single).unwrap_or(isize::MAX));
         if let Some(group) = self.group() {
@@ -364,10 +370,15 @@ impl Ref<Bev> {
         self.limit(Way::Write, self.max_single_write.get())
     }
 
+    #[inline(always)]
     fn charge(self, way: Way, count: isize) {
-        if self.rate.borrow().is_none() {
-            return;
+        if self.rate.borrow().is_some() {
+            self.charge_rate(way, count);
         }
+    }
+
+    #[inline(never)]
+    fn charge_rate(self, way: Way, count: isize) {
         self.charge_own(way, count);
         if let Some(group) = self.group() {
             group.charge(way, count, u64::try_from(count).unwrap_or(0));

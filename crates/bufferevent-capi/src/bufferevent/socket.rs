@@ -10,7 +10,9 @@
 //! - While a connection is under way, nothing is read or written: `ev_write` waits for its outcome.
 
 use std::ffi::{c_int, c_short};
+use std::os::fd::BorrowedFd;
 
+use crate::buffer::By;
 use crate::bufferevent::timeouts::some;
 use crate::bufferevent::{
     Bev, CLOSE_ON_FREE, CONNECTED, EOF, ERROR, HELD_BY_MARK, Kind, READING, TIMEOUT, WRITING, make,
@@ -50,6 +52,7 @@ impl Ref<Bev> {
         let (read, write) = (Ref::of(&self.ev_read), Ref::of(&self.ev_write));
         let priority = self.ev_read.callback.priority.get();
         let assigned = self.ev_read.callback.flags.get() != 0 && self.ev_read.base.get().is_some();
+        self.moves_by.set(By::Socket); // Until the system says that it is none.
         let flags = EV_PERSIST | EV_FINALIZE;
         assign(read, base, fd, EV_READ | flags, Some(readable), argument);
         assign(write, base, fd, EV_WRITE | flags, Some(writable), argument);
@@ -201,7 +204,7 @@ impl Ref<Bev> {
         let Some(fd) = descriptor(self.socket_descriptor()) else {
             return;
         };
-        match self.input.read_from(fd, most) {
+        match self.receive(fd, most) {
             Some(0) => self.end(EV_READ, READING | EOF),
             Some(count) => {
                 self.charge_read(count);
@@ -212,6 +215,34 @@ impl Ref<Bev> {
             None if errno() == libc::ECONNREFUSED => self.refused.set(true),
             None => self.end(EV_READ, READING | ERROR),
         }
+    }
+
+    #[inline(always)]
+    fn receive(self, fd: BorrowedFd<'static>, most: usize) -> Option<usize> {
+        let received = self.input.read_from(fd, most, self.moves_by.get());
+        if received.is_none() && self.is_no_socket() {
+            return self.input.read_from(fd, most, By::Any);
+        }
+        received
+    }
+
+    #[inline(always)]
+    fn send(self, fd: BorrowedFd<'static>, most: usize) -> Option<usize> {
+        let sent = self.output.write_to(fd, most, self.moves_by.get());
+        if sent.is_none() && self.is_no_socket() {
+            return self.output.write_to(fd, most, By::Any);
+        }
+        sent
+    }
+
+    /// Whether a call for sockets has just failed because the descriptor is none: further ones are for any descriptor.
+    #[cold]
+    fn is_no_socket(self) -> bool {
+        let none = self.moves_by.get() == By::Socket && errno() == libc::ENOTSOCK;
+        if none {
+            self.moves_by.set(By::Any);
+        }
+        none
     }
 
     fn end(self, direction: c_short, what: c_short) {
@@ -269,7 +300,7 @@ impl Ref<Bev> {
             if most == 0 {
                 return;
             }
-            match self.output.write_to(fd, most) {
+            match self.send(fd, most) {
                 Some(0) => {
                     self.end(EV_WRITE, WRITING | EOF);
                     return;
@@ -291,7 +322,7 @@ impl Ref<Bev> {
         } else {
             self.unwatch(EV_WRITE);
         }
-        if moved > 0 || !connected {
+        if (moved > 0 || !connected) && self.on_write.get().is_some() {
             self.trigger(EV_WRITE, 0);
         }
     }
@@ -299,7 +330,9 @@ impl Ref<Bev> {
     /// After a write: what is left goes on in the next turn, or when there is room.
     fn go_on_writing(self, all_taken: bool) {
         if self.output.is_empty() {
-            self.unwatch(EV_WRITE);
+            if self.ev_write.has(KNOWN) {
+                self.unwatch(EV_WRITE);
+            }
         } else if self.is_enabled(EV_WRITE) && self.write_held.get() == 0 {
             match self.base.get() {
                 Some(base) if all_taken && some(self.write_timeout.get()).is_none() => {

@@ -106,28 +106,39 @@ impl Ref<Bev> {
     }
 
     /// Bytes came into the input, or left it, whoever took them.
+    #[inline(always)]
     pub(crate) fn input_changed(self) {
-        let high = self.read_mark.high.get();
-        if high != 0 {
-            if self.input.len() >= high {
-                self.hold_read(HELD_BY_MARK);
-            } else {
-                self.let_read(HELD_BY_MARK);
-            }
+        if self.read_mark.high.get() != 0 {
+            self.look_at_mark();
         }
         if let Kind::Filter(filter) = &self.kind {
             filter.input_drained(self);
         }
     }
 
+    #[inline(never)]
+    fn look_at_mark(self) {
+        if self.input.len() >= self.read_mark.high.get() {
+            self.hold_read(HELD_BY_MARK);
+        } else {
+            self.let_read(HELD_BY_MARK);
+        }
+    }
+
     /// Bytes came into the output, or left it.
+    #[inline(always)]
     pub(crate) fn output_changed(self, added: usize) {
+        if added > 0 {
+            self.output_has_more();
+        }
+    }
+
+    fn output_has_more(self) {
         match &self.kind {
-            Kind::Socket if added > 0 => self.output_grew(),
-            Kind::Pair(_) if added > 0 => self.pass_on(),
-            Kind::Filter(filter) if added > 0 => filter.output_grew(self),
-            Kind::Tls(layer) if added > 0 => layer.go_on(),
-            Kind::Socket | Kind::Pair(_) | Kind::Filter(_) | Kind::Tls(_) => {}
+            Kind::Socket => self.output_grew(),
+            Kind::Pair(_) => self.pass_on(),
+            Kind::Filter(filter) => filter.output_grew(self),
+            Kind::Tls(layer) => layer.go_on(),
         }
     }
 

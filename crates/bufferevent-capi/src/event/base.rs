@@ -182,6 +182,7 @@ impl Base {
     }
 
     /// Whether the loop runs in another thread than this.
+    #[inline(always)]
     fn is_elsewhere(&self) -> bool {
         self.lock.is_some() && self.state.running.get() && self.state.thread.get() != this_thread()
     }
@@ -325,10 +326,15 @@ impl Ref<Base> {
     }
 
     /// Ends the wait of the loop, if it runs in another thread.
+    #[inline(always)]
     pub(crate) fn notify(self) {
-        if !self.is_elsewhere() || self.woken.replace(true) {
-            return;
+        if self.is_elsewhere() && !self.woken.replace(true) {
+            self.wake();
         }
+    }
+
+    #[inline(never)]
+    fn wake(self) {
         if let Some(wake) = &*self.wake.borrow() {
             // A counter that is full wakes as well.
             let _ = rustix::io::write(wake.as_fd(), &1_u64.to_ne_bytes());
@@ -419,9 +425,13 @@ impl Ref<Base> {
     }
 
     pub(crate) fn queue_active(self, callback: Ref<Callback>) {
-        if callback.has(ACTIVE) {
-            return;
+        if !callback.has(ACTIVE) {
+            self.push_active(callback);
         }
+    }
+
+    #[inline(always)]
+    fn push_active(self, callback: Ref<Callback>) {
         match callback.event() {
             Some(event) => self.enter(event, ACTIVE),
             None => callback.set(ACTIVE),
@@ -432,11 +442,16 @@ impl Ref<Base> {
         queues[level].push(callback);
     }
 
+    #[inline(always)]
     pub(crate) fn unqueue(self, callback: Ref<Callback>) {
-        let flag = callback.flags.get() & (ACTIVE | ACTIVE_LATER);
-        if flag == 0 {
-            return;
+        if callback.has(ACTIVE | ACTIVE_LATER) {
+            self.unqueue_known(callback);
         }
+    }
+
+    #[inline(never)]
+    fn unqueue_known(self, callback: Ref<Callback>) {
+        let flag = callback.flags.get() & (ACTIVE | ACTIVE_LATER);
         if flag == ACTIVE {
             let queues = self.queues.borrow();
             let level = usize::from(callback.priority.get()).min(queues.len() - 1);
@@ -557,26 +572,46 @@ impl Ref<Base> {
     }
 
     /// Tells those who wait that a callback has returned.
+    #[inline(always)]
     pub(crate) fn has_returned(self) {
         if self.lock.is_some() {
-            let (count, told) = &self.returned;
-            *count.lock() += 1;
-            told.notify_all();
+            self.tell_returned();
         }
     }
 
+    #[inline(never)]
+    fn tell_returned(self) {
+        let (count, told) = &self.returned;
+        *count.lock() += 1;
+        told.notify_all();
+    }
+
+    #[inline]
     pub(crate) fn activate(self, event: Ref<Event>, result: c_short, calls: c_short) {
+        if event.has(FINALIZING | ACTIVE | ACTIVE_LATER) {
+            self.activate_again(event, result, calls);
+            return;
+        }
+        event.result.set(result);
+        self.make_active(event, calls);
+    }
+
+    /// The same for one that is queued already, or is being finalized.
+    #[inline(never)]
+    fn activate_again(self, event: Ref<Event>, result: c_short, calls: c_short) {
         if event.has(FINALIZING) {
             return;
         }
-        if event.has(ACTIVE | ACTIVE_LATER) {
-            event.result.set(event.result.get() | result);
-        } else {
-            event.result.set(result);
+        event.result.set(event.result.get() | result);
+        if event.has(ACTIVE_LATER) {
+            self.unqueue(event.callback());
+            self.make_active(event, calls);
         }
-        if event.has(ACTIVE) {
-            return;
-        }
+    }
+
+    /// Queues one that is in no queue.
+    #[inline(always)]
+    fn make_active(self, event: Ref<Event>, calls: c_short) {
         if usize::from(event.callback.priority.get()) < self.state.priority.get() {
             self.state.go_on.set(true);
         }
@@ -584,7 +619,8 @@ impl Ref<Base> {
             event.calls.set(calls);
             event.calling.set(None);
         }
-        self.activate_callback(event.callback());
+        self.push_active(event.callback());
+        self.notify();
     }
 
     pub(crate) fn activate_callback(self, callback: Ref<Callback>) {

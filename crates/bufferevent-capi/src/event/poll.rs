@@ -296,7 +296,16 @@ impl Waiting {
     }
 }
 
+#[inline(always)]
 fn happened(flags: EventFlags) -> c_short {
+    if flags == EventFlags::IN {
+        return EV_READ; // As nearly always.
+    }
+    happened_otherwise(flags)
+}
+
+#[inline(never)]
+fn happened_otherwise(flags: EventFlags) -> c_short {
     let broken = flags.contains(EventFlags::ERR)
         || (flags.contains(EventFlags::HUP) && !flags.contains(EventFlags::RDHUP));
     if broken {

@@ -260,11 +260,20 @@ PART(errors_and_descriptors)
 	bufferevent_free(b[1]);
 	turn();
 	CHECK(fcntl(other, F_GETFD) == -1);
-	signal(SIGPIPE, SIG_IGN);
+	/* Nobody reads any more: an error, not the end of the program. */
+	signal(SIGPIPE, SIG_DFL);
 	bufferevent_disable(b[0], EV_READ);
 	bufferevent_write(b[0], "nobody", 6);
 	turn();
 	CHECK(what_came & BEV_EVENT_ERROR && what_came & BEV_EVENT_WRITING && !(bufferevent_get_enabled(b[0]) & EV_WRITE));
+	/* Several pieces go another way, with the same end. */
+	bufferevent_enable(b[0], EV_WRITE);
+	reset();
+	CHECK(evbuffer_add_reference(bufferevent_get_output(b[0]), "no", 2, NULL, NULL) == 0);
+	CHECK(evbuffer_add_reference(bufferevent_get_output(b[0]), "body", 4, NULL, NULL) == 0);
+	turn();
+	CHECK(what_came & BEV_EVENT_ERROR && what_came & BEV_EVENT_WRITING);
+	signal(SIGPIPE, SIG_IGN);
 	/* Another descriptor, without and with closing the old one. */
 	CHECK(evutil_socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
 	other = bufferevent_getfd(b[0]);
@@ -289,10 +298,26 @@ PART(errors_and_descriptors)
 	CHECK(write(fds[1], "piped", 5) == 5);
 	turn();
 	CHECK(reads == 1 && seen == 5);
-	close(fds[1]);
+	/* Written to as well, in one piece and in several. */
+	struct bufferevent *w = bufferevent_socket_new(base, fds[1], BEV_OPT_CLOSE_ON_FREE);
+	bufferevent_write(w, "one", 3);
+	turn();
+	CHECK(reads == 2 && seen == 8);
+	CHECK(evbuffer_add_reference(bufferevent_get_output(w), "t", 1, NULL, NULL) == 0);
+	CHECK(evbuffer_add_reference(bufferevent_get_output(w), "wo", 2, NULL, NULL) == 0);
+	turn();
+	CHECK(reads == 3 && seen == 11);
+	bufferevent_free(w);
 	turn();
 	CHECK(what_came == (BEV_EVENT_READING | BEV_EVENT_EOF));
+	/* What was a pipe may become a socket. */
+	CHECK(evutil_socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0 && bufferevent_replacefd(p, fds[0]) == 0);
+	bufferevent_enable(p, EV_READ);
+	CHECK(write(fds[1], "again", 5) == 5);
+	turn();
+	CHECK(reads == 4 && seen == 16);
 	bufferevent_free(p);
+	close(fds[1]);
 	turn();
 }
 
