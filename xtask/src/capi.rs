@@ -188,6 +188,7 @@ fn on_programs() -> Result<(), Failure> {
     let prefix = workspace::target_folder()?.join("capi");
     install(&prefix)?;
     links(&prefix)?;
+    crate::capi_exports::compare(&prefix.join("lib"))?;
     crate::capi_programs::run(&prefix)
 }
 

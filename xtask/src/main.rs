@@ -13,6 +13,7 @@
 mod arguments;
 mod bench;
 mod capi;
+mod capi_exports;
 mod capi_programs;
 mod ci;
 mod conformance;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::peers::{self, Load, OURS, Peers, Server, Service};
 use super::statistics::Spread;
 use super::target::{Judgement, Limit};
-use super::{system_calls, tools, write_json};
+use super::{instructions, system_calls, tools, write_json};
 use crate::arguments::Arguments;
 use crate::failure::Failure;
 use crate::{capi, workspace};
@@ -43,6 +43,7 @@ pub(super) fn run(mut arguments: Arguments) -> Result<(), Failure> {
     let file = arguments.value::<PathBuf>("--json")?;
     arguments.finish()?;
     tools::require("strace", "strace")?;
+    tools::require("valgrind", "valgrind")?;
     tools::require_libevent()?;
     let peers = build()?;
     println!(
@@ -61,11 +62,14 @@ pub(super) fn run(mut arguments: Arguments) -> Result<(), Failure> {
         );
     }
     let calls = system_calls::measure(&peers, &mut judgement)?;
+    println!("\nuser instructions per 64 B echo");
+    let instructions = instructions::measure(&peers, &mut judgement)?;
     let results = json!({
         "rounds": rounds,
         "seconds": seconds,
         "rows": rows,
         "system_calls_per_message": calls,
+        "instructions_per_echo": instructions,
         "targets": judgement.json(),
     });
     write_json(file.as_deref(), &results)?;

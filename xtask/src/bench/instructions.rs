@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::peers::{self, Load, OURS, Ours, Peers, Server, Service};
 use super::statistics::Spread;
@@ -37,10 +37,20 @@ pub(super) fn run(mut arguments: Arguments) -> Result<(), Failure> {
         ours.backend()
     );
     let mut judgement = Judgement::default();
+    let results = measure(&peers, &mut judgement)?;
+    write_json(
+        file.as_deref(),
+        &json!({"instructions_per_echo": results, "targets": judgement.json()}),
+    )?;
+    judgement.close("bench instructions")
+}
+
+/// Counts for every server, and judges ours.
+pub(super) fn measure(peers: &Peers, judgement: &mut Judgement) -> Result<Value, Failure> {
     let mut results = serde_json::Map::new();
     for server in &peers.servers {
-        let once = count(&peers, server, ECHOES)?;
-        let each = (count(&peers, server, 2 * ECHOES)? - once) / f64::from(ECHOES);
+        let once = count(peers, server, ECHOES)?;
+        let each = (count(peers, server, 2 * ECHOES)? - once) / f64::from(ECHOES);
         println!("  {:<10}{each:>8.0}", server.name);
         if server.name == OURS {
             let spread = Spread {
@@ -52,11 +62,7 @@ pub(super) fn run(mut arguments: Arguments) -> Result<(), Failure> {
         }
         results.insert(server.name.into(), json!(each));
     }
-    write_json(
-        file.as_deref(),
-        &json!({"instructions_per_echo": results, "targets": judgement.json()}),
-    )?;
-    judgement.close("bench instructions")
+    Ok(Value::Object(results))
 }
 
 /// All user instructions of a server's life that serves `echoes`.
