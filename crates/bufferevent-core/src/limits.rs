@@ -8,7 +8,8 @@
 //! - Nothing is asked, and nothing stored, of a bufferevent without limits but whether it has any.
 //! - A direction is held up ([`Reasons::RATE`]) only when it has something to move and may not, and then the timer is armed for when
 //!   it may. So a limit that is not reached costs no timer, and no suspended direction is forgotten.
-//! - What a type moved beyond what it was offered is a debt, and repaid first.
+//! - What a type moved beyond what the rate has brought is a debt, and repaid first. It is offered more than that only where it takes nothing
+//!   of less, and then less than twice what it takes.
 //! - A member of a group holds a grant only while a step is queued that can use it.
 //! - An end mark behind the last byte costs nothing. It is not emitted before that byte was let through.
 
@@ -29,8 +30,11 @@ pub(crate) struct Limits {
     pub(crate) read: Option<Bucket>,
     pub(crate) write: Option<Bucket>,
     pub(crate) member: Option<Member>,
-    /// A layer took nothing of the part of its output that it was offered: it gets all the next time.
-    starved: bool,
+    /// What a layer is offered of its output at least, though the rate has not brought as much: it has taken nothing of less. 0: no such
+    /// thing is known.
+    least: usize,
+    /// What it was offered last, where there was more.
+    offered: usize,
 }
 
 impl Limits {
@@ -163,9 +167,13 @@ impl Core {
             self.hold_up(index, Direction::Write);
         } else if allowed < length
             && let Some(limits) = self.node(index).limits()
-            && std::mem::take(&mut limits.starved)
         {
-            return Offer::ALL;
+            let allowed = allowed.max(limits.least);
+            limits.offered = allowed;
+            return Offer {
+                allowed,
+                cut: allowed < length,
+            };
         }
         Offer {
             allowed,
@@ -184,6 +192,9 @@ impl Core {
         let Some(limits) = self.node(index).limits() else {
             return;
         };
+        if direction == Direction::Write {
+            limits.least = 0;
+        }
         if let Some(bucket) = limits.bucket(direction) {
             bucket.charge(i64::try_from(count).unwrap_or(i64::MAX));
         }
@@ -207,7 +218,8 @@ impl Core {
         self.give_back(index, direction);
     }
 
-    /// A layer took nothing of the part that it was offered.
+    /// A layer took nothing of the part that it was offered: the next time it is offered twice as much, until it takes something. So it
+    /// gets the least that it can use (a block, say) and less than that again, and owes for it: not all that waits.
     pub(crate) fn starved(&mut self, index: Index) {
         // A handshake takes nothing of the user's, however much it is offered.
         let node = self.node(index);
@@ -215,7 +227,7 @@ impl Core {
             && node.gives()
             && let Some(limits) = node.limits()
         {
-            limits.starved = true;
+            limits.least = limits.offered.saturating_mul(2);
             self.hold_up(index, Direction::Write);
         }
     }
