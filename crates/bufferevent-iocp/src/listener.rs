@@ -5,6 +5,7 @@
 //!    callback: then accepting stops until they are fetched, and the rest waits in the system's queue.
 //! 2. At most [`ACCEPTS_PER_TURN`] callbacks run per turn of the loop.
 //! 3. When descriptors or memory run out, accepting pauses: 50 ms at first, doubling to one second at most, until one accept succeeds.
+//!    It is logged once a second at most.
 //! 4. A connection that was gone before it was accepted is skipped.
 //! 5. The callback runs with nothing locked: it may disable or drop the listener. If it panics, the loop counts it and the listener goes on.
 //!
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bufferevent_core::{Bev, Error, Options};
-use evreactor::{LoopHandle, Phase, Priority, Ready, Registration, Target, TimerKey};
+use evreactor::{LoopHandle, Moment, Phase, Priority, Ready, Registration, Target, TimerKey};
 use evreactor_core::Host as _;
 use evreactor_core::sync::{Arc, Mutex, Weak};
 use socket2::{SockAddr, Socket, Type};
@@ -35,6 +36,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often the same trouble is logged.
+const LOG_EVERY: Duration = Duration::from_secs(1);
 
 /// Connections that the system may keep waiting, unless told otherwise.
 const BACKLOG: i32 = 1024;
@@ -68,6 +72,7 @@ struct State {
     /// The pause that is running, or the length of the last one since an accept succeeded.
     pause: Option<Duration>,
     timer: Option<TimerKey>,
+    logged: Option<Moment>,
     scheduled: bool,
     accepted: u64,
 }
@@ -221,6 +226,7 @@ impl ListenerBuilder<'_> {
                     enabled: self.enabled,
                     pause: None,
                     timer: None,
+                    logged: None,
                     scheduled: false,
                     accepted: 0,
                 }),
@@ -496,8 +502,19 @@ impl Inner {
     }
 
     fn report(&self, error: &Error) {
-        tracing::warn!(%error, "accepting has failed and pauses");
-        let callback = self.state.lock().on_error.take();
+        let now = self.events.now();
+        let (log, callback) = {
+            let mut state = self.state.lock();
+            let log = state.logged.is_none_or(|last| now - last >= LOG_EVERY);
+            if log {
+                state.logged = Some(now);
+            }
+            (log, state.on_error.take())
+        };
+        if log {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(%error, cause, "accepting has failed and pauses");
+        }
         let Some(mut callback) = callback else { return };
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| callback(error))) {
             self.events

@@ -3,8 +3,9 @@
 #![cfg(target_os = "linux")]
 
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bufferevent_core::Bev;
 use bufferevent_socket::Listener;
@@ -21,6 +22,31 @@ fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::from_secs(time.tv_sec.cast_unsigned())
         + Duration::from_nanos(time.tv_nsec.cast_unsigned())
+}
+
+/// Counts what is said of accepting.
+struct Lines(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, about: &tracing::Metadata<'_>) -> bool {
+        *about.level() <= tracing::Level::WARN && about.target() == "bufferevent_socket::listener"
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 /// Puts the process's limit back, also when the check fails.
@@ -77,7 +103,15 @@ fn check(backend: &str) {
     let (cpu, turns) = (cpu_time(), events.stats().turns);
     std::io::Write::write_all(&mut before, b"unharmed").unwrap();
     events.exit_after(Duration::from_secs(2)).unwrap();
-    events.run().unwrap();
+    let lines = Arc::new(AtomicUsize::new(0));
+    let since = Instant::now();
+    tracing::subscriber::with_default(Lines(lines.clone()), || events.run()).unwrap();
+    let seconds = since.elapsed().as_secs() as usize;
+    let lines = lines.load(Ordering::Relaxed);
+    assert!(
+        (1..=1 + seconds).contains(&lines),
+        "{lines} lines in {seconds} seconds"
+    );
     let attempts = *refusals.lock().unwrap();
     // 50 ms, doubling: after 0, 50, 150, 350, 750 and 1,550 ms.
     assert!(

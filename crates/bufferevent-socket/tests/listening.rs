@@ -174,6 +174,42 @@ fn a_port_is_free_again_at_once_unless_that_was_not_wanted() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn as_many_wait_with_the_system_as_was_said() {
+    /// Longer than a connection on this machine takes, and shorter than the system's first repetition of one that it dropped.
+    const SOON: Duration = Duration::from_millis(500);
+    for (backlog, there_is_room) in [(2, false), (16, true)] {
+        let events = on("mio");
+        let listener = Listener::builder(&events)
+            .backlog(backlog)
+            .enabled(false)
+            .bind("127.0.0.1:0", |_, _| ())
+            .unwrap();
+        let at = address(&listener);
+        // Linux lets one more in than was said.
+        let _waiting: Vec<_> = (0..3).map(|_| TcpStream::connect(at).unwrap()).collect();
+        let another = TcpStream::connect_timeout(&at, SOON);
+        assert_eq!(another.is_ok(), there_is_room, "{another:?}");
+    }
+}
+
+#[test]
+fn a_port_is_shared_where_both_say_so() {
+    for (first, second, shared) in [
+        (true, true, true),
+        (true, false, false),
+        (false, true, false),
+        (false, false, false),
+    ] {
+        let events = on("mio");
+        let builder = |reuse| Listener::builder(&events).reuse_port(reuse);
+        let one = builder(first).bind("127.0.0.1:0", |_, _| ()).unwrap();
+        let other = builder(second).bind(address(&one), |_, _| ());
+        assert_eq!(other.is_ok(), shared, "{other:?}");
+    }
+}
+
+#[test]
 fn a_socket_that_listens_already_serves_several_loops() {
     let pool = LoopPool::builder(NonZeroUsize::new(3).unwrap())
         .start()
