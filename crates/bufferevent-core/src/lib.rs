@@ -48,6 +48,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod accept;
 #[cfg(feature = "async")]
 mod async_bev;
 mod bev;

@@ -25,9 +25,6 @@ use socket2::{SockAddr, Socket};
 pub struct Lane(u32);
 
 impl Lane {
-    /// No lane: none has this number.
-    pub(crate) const NONE: Self = Self(u32::MAX);
-
     pub(crate) fn new(index: usize) -> Self {
         Self(u32::try_from(index).expect("a process has fewer than 2^32 descriptors"))
     }

@@ -1,26 +1,24 @@
 //! A listener whose accepts are under way in the system: connections come as completions.
 //!
+//! When it accepts, whom it calls and when it rests is core's [`Acceptor`]; here is where connections come from.
+//!
 //! # Rules
 //! 1. One accept is under way for as long as the listener accepts; each connection is one completion of it. At most 256 wait for their
 //!    callback: then accepting stops until they are fetched, and the rest waits in the system's queue.
-//! 2. At most [`ACCEPTS_PER_TURN`] callbacks run per turn of the loop.
-//! 3. When descriptors or memory run out, accepting pauses: 50 ms at first, doubling to one second at most, until one accept succeeds.
-//!    It is logged once a second at most.
-//! 4. A connection that was gone before it was accepted is skipped.
-//! 5. The callback runs with nothing locked: it may disable or drop the listener. If it panics, the loop counts it and the listener goes on.
+//! 2. While accepting pauses, no accept is under way.
 //!
 //! Source: libevent `listener.c`, its IOCP half.
 
 use std::fmt;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::time::Duration;
 
+use bufferevent_core::accept::{
+    ACCEPTS_PER_TURN, Acceptor, Attempt, BACKLOG, OnAccept, Source, Trouble, is_gone,
+};
 use bufferevent_core::{Bev, Error, Options};
-use evreactor::{LoopHandle, Moment, Phase, Priority, Ready, Registration, Target, TimerKey};
-use evreactor_core::Host as _;
-use evreactor_core::sync::{Arc, Mutex, Weak};
+use evreactor::{LoopHandle, Priority, Registration};
+use evreactor_core::sync::{Arc, Mutex};
 use socket2::{SockAddr, Socket, Type};
 
 use crate::NAME;
@@ -28,74 +26,27 @@ use crate::builder::{Builder, port_of};
 use crate::driver::{Lane, Verb};
 use crate::port::Port;
 
-/// Callbacks per turn of the loop.
-const ACCEPTS_PER_TURN: usize = 64;
+pub use bufferevent_core::accept::Accepted;
 
-/// The first pause after descriptors ran out.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// How often the same trouble is logged.
-const LOG_EVERY: Duration = Duration::from_secs(1);
-
-/// Connections that the system may keep waiting, unless told otherwise.
-const BACKLOG: i32 = 1024;
-
-/// What an accept callback may return.
-pub trait Accepted {
-    /// The failure, if there was one: the bufferevent is freed for it.
-    fn failure(self) -> Option<Error>;
-}
-
-impl Accepted for () {
-    fn failure(self) -> Option<Error> {
-        None
-    }
-}
-
-impl Accepted for Result<(), Error> {
-    fn failure(self) -> Option<Error> {
-        self.err()
-    }
-}
-
-type OnAccept = Box<dyn FnMut(Bev, SockAddr) -> Option<Error> + Send>;
-type OnError = Box<dyn FnMut(&Error) + Send>;
-
-struct State {
-    registration: Option<Registration>,
-    on_accept: Option<OnAccept>,
-    on_error: Option<OnError>,
-    enabled: bool,
-    /// The pause that is running, or the length of the last one since an accept succeeded.
-    pause: Option<Duration>,
-    timer: Option<TimerKey>,
-    logged: Option<Moment>,
-    scheduled: bool,
-    accepted: u64,
-}
-
-struct Inner {
-    state: Mutex<State>,
+/// What accepts from a lane.
+struct Lanes {
+    /// Whom the port tells, and of which lane; nothing until the listener stands, and when it is dropped.
+    place: Mutex<Option<(Registration, Lane)>>,
     port: Arc<Port>,
-    lane: Lane,
     events: LoopHandle,
     options: Options,
     priority: Priority,
     nodelay: bool,
-    me: Weak<Inner>,
-    unlink: Option<PathBuf>,
-    /// It bound the socket itself: nobody else has it.
-    own: bool,
 }
 
 /// Accepts connections until it is dropped.
 #[doc(alias = "evconnlistener_new_async")]
 #[must_use = "dropping the listener closes it"]
 pub struct Listener {
-    inner: Arc<Inner>,
+    acceptor: Arc<Acceptor<Lanes>>,
+    unlink: Option<PathBuf>,
+    /// It bound the socket itself: nobody else has it.
+    own: bool,
 }
 
 /// Makes a [`Listener`].
@@ -200,59 +151,45 @@ impl ListenerBuilder<'_> {
     fn start(
         self,
         socket: Socket,
-        on_accept: OnAccept,
+        on_accept: OnAccept<SockAddr>,
         unlink: Option<PathBuf>,
         own: bool,
     ) -> Result<Listener, Error> {
         let system = |source| Error::io(NAME, "listen", source);
         let port = port_of(self.events, "listen")?;
-        // The target is told under a token, which the lane needs: it is made with a lane of its own then.
-        let mut made = Err(crate::desk::closed());
-        let inner = Arc::new_cyclic(|me: &Weak<Inner>| {
-            let target = Arc::new(Relay(me.clone()));
-            made = self
-                .events
-                .attach(self.priority, target, 0)
-                .and_then(|registration| {
-                    let token = registration.token();
-                    let lane = port.desk(|desk| desk.open(Some(socket), token))?;
-                    Ok((registration, lane))
-                });
-            Inner {
-                state: Mutex::new(State {
-                    registration: None,
-                    on_accept: Some(on_accept),
-                    on_error: None,
-                    enabled: self.enabled,
-                    pause: None,
-                    timer: None,
-                    logged: None,
-                    scheduled: false,
-                    accepted: 0,
-                }),
-                lane: made.as_ref().map_or(Lane::NONE, |(_, lane)| *lane),
-                port,
-                events: self.events.clone(),
-                options: self.options,
-                priority: self.priority,
-                nodelay: self.nodelay,
-                me: me.clone(),
-                unlink,
-                own,
-            }
-        });
-        let (registration, lane) = made.map_err(system)?;
-        inner.state.lock().registration = Some(registration);
+        let lanes = Lanes {
+            place: Mutex::new(None),
+            port: port.clone(),
+            events: self.events.clone(),
+            options: self.options,
+            priority: self.priority,
+            nodelay: self.nodelay,
+        };
+        let host = self.events.host();
+        let acceptor = Acceptor::new(host, lanes, on_accept, ACCEPTS_PER_TURN, self.enabled);
+        let registration = self
+            .events
+            .attach(self.priority, acceptor.clone(), 0)
+            .map_err(system)?;
+        let token = registration.token();
+        let lane = port
+            .desk(|desk| desk.open(Some(socket), token))
+            .map_err(system)?;
+        *acceptor.source().place.lock() = Some((registration, lane));
         if self.enabled {
-            inner.port.desk_from_anywhere(|desk| desk.accept(lane));
+            acceptor.source().rest();
         }
-        Ok(Listener { inner })
+        Ok(Listener {
+            acceptor,
+            unlink,
+            own,
+        })
     }
 }
 
 fn when_accepted<R: Accepted>(
     mut accept: impl FnMut(Bev, SockAddr) -> R + Send + 'static,
-) -> OnAccept {
+) -> OnAccept<SockAddr> {
     Box::new(move |bev, peer| accept(bev, peer).failure())
 }
 
@@ -290,7 +227,7 @@ impl Listener {
             options: Options::EMPTY,
             priority: Priority::default(),
             nodelay: false,
-            backlog: BACKLOG,
+            backlog: BACKLOG.into(),
             replace_stale: false,
             enabled: true,
         }
@@ -314,10 +251,11 @@ impl Listener {
     /// # Errors
     /// What the system says.
     pub fn local_addr(&self) -> Result<SockAddr, Error> {
-        let address = self
-            .inner
-            .port
-            .desk(|desk| desk.socket(self.inner.lane).map(Socket::local_addr));
+        let lanes = self.acceptor.source();
+        let address = lanes.lane().and_then(|lane| {
+            let ask = |socket: &Socket| socket.local_addr();
+            lanes.port.desk(|desk| desk.socket(lane).map(ask))
+        });
         address
             .unwrap_or_else(|| Err(crate::desk::closed()))
             .map_err(|source| Error::io(NAME, "local_addr", source))
@@ -325,58 +263,50 @@ impl Listener {
 
     /// Accepts again after [`disable`](Self::disable).
     pub fn enable(&self) {
-        let mut state = self.inner.state.lock();
-        state.enabled = true;
-        self.inner.go_on(&mut state);
+        self.acceptor.enable();
     }
 
     /// Stops accepting; new connections wait in the system's queue, and a few that are accepted already wait here.
     pub fn disable(&self) {
-        self.inner.state.lock().enabled = false;
-        let lane = self.inner.lane;
-        self.inner
-            .port
-            .desk_from_anywhere(|desk| desk.stop_accepting(lane));
+        self.acceptor.disable();
+        self.acceptor.source().pause();
     }
 
     /// Has `report` called when accepting fails for another reason than a connection that was gone.
     pub fn on_error(&self, report: impl FnMut(&Error) + Send + 'static) {
-        let old = self.inner.state.lock().on_error.replace(Box::new(report));
-        drop(old);
+        self.acceptor.on_error(report);
     }
 
     /// Connections accepted so far.
     #[must_use]
     pub fn accepted(&self) -> u64 {
-        self.inner.state.lock().accepted
+        self.acceptor.accepted()
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let (registration, timer, callbacks) = {
-            let mut state = self.inner.state.lock();
-            state.enabled = false;
-            let callbacks = (state.on_accept.take(), state.on_error.take());
-            (state.registration.take(), state.timer.take(), callbacks)
-        };
-        if let Some(timer) = timer {
-            self.inner.events.disarm(timer);
+        self.acceptor.close();
+        let Lanes {
+            place,
+            port,
+            events,
+            ..
+        } = self.acceptor.source();
+        let place = place.lock().take();
+        if let Some((registration, lane)) = place {
+            // The system has the socket until its accept is over. Where a listening socket has no such end, it is closed then.
+            if self.own {
+                port.desk(|desk| {
+                    if let Some(socket) = desk.socket(lane) {
+                        let _ = socket.shutdown(std::net::Shutdown::Read);
+                    }
+                });
+            }
+            port.detach(events, lane, Verb::Accept);
+            drop(registration);
         }
-        let lane = self.inner.lane;
-        // The system has the socket until its accept is over. Where a listening socket has no such end, it is closed then.
-        if self.inner.own {
-            self.inner.port.desk(|desk| {
-                if let Some(socket) = desk.socket(lane) {
-                    let _ = socket.shutdown(std::net::Shutdown::Read);
-                }
-            });
-        }
-        self.inner
-            .port
-            .detach(&self.inner.events, lane, Verb::Accept);
-        drop((registration, callbacks));
-        if let Some(path) = &self.inner.unlink
+        if let Some(path) = &self.unlink
             && let Err(error) = std::fs::remove_file(path)
         {
             tracing::debug!(%error, path = %path.display(), "the path of a listener is gone already");
@@ -392,164 +322,62 @@ impl fmt::Debug for Listener {
     }
 }
 
-/// What the loop calls: the listener, for as long as it is there.
-struct Relay(Weak<Inner>);
-
-impl Target for Relay {
-    fn run(&self, _key: u64) {
-        if let Some(inner) = self.0.upgrade() {
-            inner.state.lock().scheduled = false;
-            inner.accept_some();
-        }
-    }
-
-    fn expired(&self, _key: u64) {
-        if let Some(inner) = self.0.upgrade() {
-            inner.state.lock().timer = None;
-            inner.accept_some();
-        }
-    }
-
-    fn ready(&self, _key: u64, _ready: Ready) {
-        if let Some(inner) = self.0.upgrade() {
-            inner.accept_some();
-        }
+impl Lanes {
+    fn lane(&self) -> Option<Lane> {
+        self.place.lock().as_ref().map(|(_, lane)| *lane)
     }
 }
 
-impl Inner {
-    fn may_accept(&self) -> bool {
-        let state = self.state.lock();
-        state.enabled && state.timer.is_none() && state.registration.is_some()
-    }
+impl Source for Lanes {
+    type Connection = (Socket, SockAddr);
+    type Peer = SockAddr;
+    const LAYER: &'static str = NAME;
 
-    /// Makes bufferevents of what was accepted, within a turn's bound, and accepts on.
-    fn accept_some(&self) {
-        for _ in 0..ACCEPTS_PER_TURN {
-            if !self.may_accept() {
-                return;
-            }
-            match self.port.desk(|desk| desk.next_accepted(self.lane)) {
-                Some(Ok(socket)) => self.welcome(socket),
-                Some(Err(error)) if is_gone(&error) => {}
-                Some(Err(error)) => return self.pause(error),
-                None => return self.port.desk(|desk| desk.accept(self.lane)),
-            }
+    fn attempt(&self) -> Attempt<Self::Connection> {
+        let next = |lane| self.port.desk(|desk| desk.next_accepted(lane));
+        match self.lane().and_then(next) {
+            // One without a peer is gone already.
+            Some(Ok(socket)) => match socket.peer_addr() {
+                Ok(peer) => Attempt::Connection((socket, peer)),
+                Err(_) => Attempt::Gone,
+            },
+            Some(Err(error)) if is_gone(&error) => Attempt::Gone,
+            Some(Err(error)) => Attempt::Failed(error),
+            None => Attempt::Nothing,
         }
-        self.go_on(&mut self.state.lock());
     }
 
-    fn welcome(&self, socket: Socket) {
-        // Gone already, if it has no peer.
-        let Ok(peer) = socket.peer_addr() else { return };
-        let accept = {
-            let mut state = self.state.lock();
-            state.pause = None;
-            state.accepted += 1;
-            state.on_accept.take()
-        };
-        let Some(mut accept) = accept else { return };
-        let made = Builder::new(&self.events)
+    fn rest(&self) {
+        if let Some(lane) = self.lane() {
+            self.port.desk_from_anywhere(|desk| desk.accept(lane));
+        }
+    }
+
+    fn pause(&self) {
+        if let Some(lane) = self.lane() {
+            self.port
+                .desk_from_anywhere(|desk| desk.stop_accepting(lane));
+        }
+    }
+
+    fn make(&self, (socket, peer): Self::Connection) -> Result<(Bev, SockAddr), Error> {
+        let bev = Builder::new(&self.events)
             .options(self.options)
             .priority(self.priority)
             .nodelay(self.nodelay)
-            .connected(Some(socket));
-        match made {
-            Ok(bev) => self.introduce(bev, peer, &mut accept),
-            Err(error) => self.report(&error),
-        }
-        let mut state = self.state.lock();
-        // Dropped by its own callback: then the callback goes with it.
-        if state.registration.is_some() {
-            state.on_accept = Some(accept);
-        } else {
-            drop(state);
-            drop(accept);
-        }
+            .connected(Some(socket))?;
+        Ok((bev, peer))
     }
 
-    fn introduce(&self, bev: Bev, peer: SockAddr, accept: &mut OnAccept) {
-        let kept = bev.clone();
-        match catch_unwind(AssertUnwindSafe(|| accept(bev, peer))) {
-            Ok(None) => {}
-            Ok(Some(error)) => {
+    fn log(&self, trouble: Trouble<'_>) {
+        match trouble {
+            Trouble::Failed(error) => {
+                let cause = std::error::Error::source(error).map(ToString::to_string);
+                tracing::warn!(%error, cause, "accepting has failed and pauses");
+            }
+            Trouble::Refused(error) => {
                 tracing::warn!(%error, "an accepted connection was refused");
-                // Freed already is just as well.
-                let _ = kept.free();
-            }
-            Err(payload) => {
-                self.events.caught_panic("accept callback", &*payload);
-                let _ = kept.free();
             }
         }
     }
-
-    /// Stops accepting for a while.
-    fn pause(&self, error: io::Error) {
-        self.report(&Error::io(NAME, "accept", error));
-        self.port.desk(|desk| desk.stop_accepting(self.lane));
-        let mut state = self.state.lock();
-        if state.registration.is_none() || state.timer.is_some() {
-            return;
-        }
-        let pause = state
-            .pause
-            .map_or(FIRST_PAUSE, |last| (last * 2).min(LONGEST_PAUSE));
-        state.pause = Some(pause);
-        let target = Arc::new(Relay(self.me.clone()));
-        // A closed loop accepts nothing any more.
-        state.timer = self.events.arm(self.events.now() + pause, target, 0).ok();
-    }
-
-    fn report(&self, error: &Error) {
-        let now = self.events.now();
-        let (log, callback) = {
-            let mut state = self.state.lock();
-            let log = state.logged.is_none_or(|last| now - last >= LOG_EVERY);
-            if log {
-                state.logged = Some(now);
-            }
-            (log, state.on_error.take())
-        };
-        if log {
-            let cause = std::error::Error::source(error).map(ToString::to_string);
-            tracing::warn!(%error, cause, "accepting has failed and pauses");
-        }
-        let Some(mut callback) = callback else { return };
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| callback(error))) {
-            self.events
-                .caught_panic("listener error callback", &*payload);
-        }
-        let mut state = self.state.lock();
-        if state.registration.is_some() && state.on_error.is_none() {
-            state.on_error = Some(callback);
-        } else {
-            drop(state);
-            drop(callback);
-        }
-    }
-
-    /// Has accepting go on in the loop's next turn.
-    fn go_on(&self, state: &mut State) {
-        if state.scheduled || state.timer.is_some() {
-            return;
-        }
-        let target = Arc::new(Relay(self.me.clone()));
-        state.scheduled = self.events.schedule(Phase::Turn, target, 0).is_ok();
-    }
-}
-
-/// Whether the connection that was to be accepted was gone: not the listener's trouble.
-fn is_gone(error: &io::Error) -> bool {
-    use io::ErrorKind as K;
-    matches!(
-        error.kind(),
-        K::Interrupted
-            | K::ConnectionAborted
-            | K::ConnectionReset
-            | K::HostUnreachable
-            | K::NetworkUnreachable
-            | K::NetworkDown
-            | K::TimedOut
-    )
 }

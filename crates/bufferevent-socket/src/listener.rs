@@ -1,13 +1,11 @@
 //! A listener: accepts connections into bufferevents.
 //!
-//! # Rules
-//! 1. At most [`ACCEPTS_PER_TURN`] connections, or as many as were asked for, are accepted per turn of the loop; the rest wait for the next.
-//! 2. When descriptors or memory run out, accepting pauses: 50 ms at first, doubling to one second at most, until one accept
-//!    succeeds. Nothing spins meanwhile; the connections wait in the system's queue. It is logged once a second at most.
-//! 3. A connection that was gone before it was accepted is skipped.
-//! 4. The accept callback runs with nothing locked: it may disable or drop the listener. If it panics, the loop counts it and the
-//!    listener goes on.
-//! 5. For several loops there is one listener each, or one that hands out: see [`ListenerBuilder::bind_each`].
+//! When it accepts, whom it calls and when it rests is core's [`Acceptor`]; how it accepts, and on which loops, is here.
+//!
+//! # Invariants
+//! - A connection is non-blocking, and closed on exec, before anybody has it.
+//! - The registration is dropped before the descriptor is closed.
+//! - For several loops there is one listener each, or one that hands out: see [`ListenerBuilder::bind_each`].
 //!
 //! Source: libevent `listener.c`.
 
@@ -16,7 +14,6 @@ mod spread;
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,83 +22,30 @@ use std::os::fd::OwnedFd as OwnedSource;
 #[cfg(windows)]
 use std::os::windows::io::OwnedSocket as OwnedSource;
 
-use bufferevent_core::{Bev, Error, Options};
-use evreactor::{
-    Interest, LoopHandle, Moment, Phase, Priority, Ready, Registration, Target, TimerKey,
+use bufferevent_core::accept::{
+    ACCEPTS_PER_TURN, Acceptor, Attempt, BACKLOG, OnAccept, Source, Trouble, is_gone,
 };
-use evreactor_core::Host as _;
-use evreactor_core::sync::{Arc, Mutex, Weak};
+use bufferevent_core::{Bev, Error, Options};
+use evreactor::{Interest, LoopHandle, Priority, Registration};
+use evreactor_core::sync::{Arc, Mutex};
 use socket2::{Domain, Socket, Type};
 
 use crate::NAME;
 use crate::address::{Address, IntoAddress};
 use crate::builder::Builder;
 
+pub use bufferevent_core::accept::Accepted;
 pub use spread::Sharing;
 use spread::Spread;
 
-/// Connections accepted per turn of the loop, so that a flood of new ones does not starve those that are there.
-const ACCEPTS_PER_TURN: usize = 64;
-
-/// The first pause after descriptors ran out.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-
-/// The longest pause: recovery is never further away than this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// How often the same trouble is logged.
-const LOG_EVERY: Duration = Duration::from_secs(1);
-
-/// Connections that the system may keep waiting, unless told otherwise.
-const BACKLOG: i32 = 1024;
-
-/// What an accept callback may return.
-pub trait Accepted {
-    /// The failure, if there was one: the bufferevent is freed for it.
-    fn failure(self) -> Option<Error>;
-}
-
-impl Accepted for () {
-    fn failure(self) -> Option<Error> {
-        None
-    }
-}
-
-impl Accepted for Result<(), Error> {
-    fn failure(self) -> Option<Error> {
-        self.err()
-    }
-}
-
-type OnAccept = Box<dyn FnMut(Bev, Address) -> Option<Error> + Send>;
-type OnError = Box<dyn FnMut(&Error) + Send>;
-
-struct State {
-    registration: Option<Registration>,
-    on_accept: Option<OnAccept>,
-    on_error: Option<OnError>,
-    enabled: bool,
-    /// The pause that is running, or the length of the last one since an accept succeeded.
-    pause: Option<Duration>,
-    timer: Option<TimerKey>,
-    logged: Option<Moment>,
-    /// A further accept is scheduled.
-    scheduled: bool,
-    accepted: u64,
-}
-
-struct Inner {
-    state: Mutex<State>,
+/// What accepts from a listening socket.
+struct Sockets {
+    registration: Mutex<Option<Registration>>,
     socket: Socket,
     events: LoopHandle,
     terms: Terms,
-    accepts_per_turn: usize,
     /// Who else gets connections from here.
     spread: Option<Spread>,
-    me: Weak<Inner>,
-    unlink: Option<PathBuf>,
-    /// Nobody else has the socket, unless the system does.
-    own: bool,
 }
 
 /// What every accepted bufferevent is made with.
@@ -141,34 +85,15 @@ fn keep_alive(socket: &Socket, idle: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Calls `accept` with a new bufferevent, which is freed if that fails or panics.
-fn introduce(
-    events: &LoopHandle,
-    bev: Bev,
-    peer: Address,
-    accept: impl FnOnce(Bev, Address) -> Option<Error>,
-) {
-    let kept = bev.clone();
-    match catch_unwind(AssertUnwindSafe(|| accept(bev, peer))) {
-        Ok(None) => {}
-        Ok(Some(error)) => {
-            tracing::warn!(%error, "an accepted connection was refused");
-            // Freed already is just as well.
-            let _ = kept.free();
-        }
-        Err(payload) => {
-            events.caught_panic("accept callback", &*payload);
-            let _ = kept.free();
-        }
-    }
-}
-
 /// Accepts connections until it is dropped.
 #[doc(alias = "evconnlistener")]
 #[doc(alias = "evconnlistener_free")]
 #[must_use = "dropping the listener closes it"]
 pub struct Listener {
-    inner: Arc<Inner>,
+    acceptor: Arc<Acceptor<Sockets>>,
+    unlink: Option<PathBuf>,
+    /// Nobody else has the socket, unless the system does.
+    own: bool,
 }
 
 /// Makes a [`Listener`].
@@ -295,7 +220,7 @@ impl<'a> ListenerBuilder<'a> {
         let address = address.into_address()?;
         let socket = self.bound(&address, self.reuse_port)?;
         self.listening(&socket)?;
-        let accept: OnAccept = Box::new(move |bev, peer| accept(bev, peer).failure());
+        let accept: OnAccept<_> = Box::new(move |bev, peer| accept(bev, peer).failure());
         let unlink = self.unlink(address);
         self.start(socket, accept, None, unlink)
     }
@@ -311,7 +236,7 @@ impl<'a> ListenerBuilder<'a> {
         socket: impl Into<Socket>,
         mut accept: impl FnMut(Bev, Address) -> R + Send + 'static,
     ) -> Result<Listener, Error> {
-        let accept: OnAccept = Box::new(move |bev, peer| accept(bev, peer).failure());
+        let accept: OnAccept<_> = Box::new(move |bev, peer| accept(bev, peer).failure());
         let socket = socket.into();
         check(&socket)?;
         self.start(socket, accept, None, None)
@@ -368,7 +293,7 @@ impl<'a> ListenerBuilder<'a> {
     fn start(
         self,
         socket: Socket,
-        accept: OnAccept,
+        accept: OnAccept<Address>,
         spread: Option<Spread>,
         unlink: Option<PathBuf>,
     ) -> Result<Listener, Error> {
@@ -376,40 +301,27 @@ impl<'a> ListenerBuilder<'a> {
         socket
             .set_nonblocking(true)
             .map_err(system("nonblocking"))?;
-        let state = State {
-            registration: None,
-            on_accept: Some(accept),
-            on_error: None,
-            enabled: self.enabled,
-            pause: None,
-            timer: None,
-            logged: None,
-            scheduled: false,
-            accepted: 0,
-        };
-        let inner = Arc::new_cyclic(|me| Inner {
-            state: Mutex::new(state),
+        let sockets = Sockets {
+            registration: Mutex::new(None),
             socket,
             events: self.events.clone(),
             terms: self.terms,
-            accepts_per_turn: self.accepts_per_turn,
             spread,
-            me: me.clone(),
-            unlink,
-            own: self.own,
-        });
+        };
+        let host = self.events.host();
+        let acceptor = Acceptor::new(host, sockets, accept, self.accepts_per_turn, self.enabled);
+        let sockets = acceptor.source();
+        let (target, priority) = (acceptor.clone(), self.terms.priority);
         let registration = self
             .events
-            .register(
-                &inner.socket,
-                Interest::READ,
-                self.terms.priority,
-                inner.clone(),
-                0,
-            )
+            .register(&sockets.socket, Interest::READ, priority, target, 0)
             .map_err(system("register"))?;
-        inner.state.lock().registration = Some(registration);
-        Ok(Listener { inner })
+        *sockets.registration.lock() = Some(registration);
+        Ok(Listener {
+            acceptor,
+            unlink,
+            own: self.own,
+        })
     }
 }
 
@@ -477,7 +389,7 @@ impl Listener {
                 keepalive: None,
                 make: None,
             },
-            backlog: BACKLOG,
+            backlog: BACKLOG.into(),
             accepts_per_turn: ACCEPTS_PER_TURN,
             defer_accept: None,
             only_v6: None,
@@ -509,7 +421,8 @@ impl Listener {
     /// # Errors
     /// What the system says.
     pub fn local_addr(&self) -> Result<Address, Error> {
-        self.inner
+        let sockets = self.acceptor.source();
+        sockets
             .socket
             .local_addr()
             .map(|address| Address::from_sockaddr(&address))
@@ -519,51 +432,42 @@ impl Listener {
     /// Accepts again after [`disable`](Self::disable). Connections that waited are taken in the loop's next turn.
     #[doc(alias = "evconnlistener_enable")]
     pub fn enable(&self) {
-        let mut state = self.inner.state.lock();
-        state.enabled = true;
-        self.inner.go_on(&mut state);
+        self.acceptor.enable();
     }
 
     /// Stops accepting; new connections wait in the system's queue.
     #[doc(alias = "evconnlistener_disable")]
     pub fn disable(&self) {
-        self.inner.state.lock().enabled = false;
+        self.acceptor.disable();
     }
 
     /// Has `report` called when accepting fails for another reason than a connection that was gone.
     #[doc(alias = "evconnlistener_set_error_cb")]
     pub fn on_error(&self, report: impl FnMut(&Error) + Send + 'static) {
-        let old = self.inner.state.lock().on_error.replace(Box::new(report));
-        drop(old);
+        self.acceptor.on_error(report);
     }
 
     /// Connections accepted so far.
     #[must_use]
     pub fn accepted(&self) -> u64 {
-        self.inner.state.lock().accepted
+        self.acceptor.accepted()
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let (registration, timer, callbacks) = {
-            let mut state = self.inner.state.lock();
-            state.enabled = false;
-            let callbacks = (state.on_accept.take(), state.on_error.take());
-            (state.registration.take(), state.timer.take(), callbacks)
-        };
-        if let Some(timer) = timer {
-            self.inner.events.disarm(timer);
-        }
-        drop((registration, callbacks));
+        self.acceptor.close();
+        let sockets = self.acceptor.source();
+        let registration = sockets.registration.lock().take();
+        drop(registration);
         // A backend that completes operations has the socket for a turn longer. Where a listening socket has no such end, it is closed.
-        if self.inner.own {
-            let _ = self.inner.socket.shutdown(std::net::Shutdown::Read);
+        if self.own {
+            let _ = sockets.socket.shutdown(std::net::Shutdown::Read);
         }
-        if let Some(spread) = &self.inner.spread {
+        if let Some(spread) = &sockets.spread {
             spread.close();
         }
-        if let Some(path) = &self.inner.unlink
+        if let Some(path) = &self.unlink
             && let Err(error) = std::fs::remove_file(path)
         {
             tracing::debug!(%error, path = %path.display(), "the socket's path was gone already");
@@ -579,156 +483,49 @@ impl fmt::Debug for Listener {
     }
 }
 
-/// What one attempt to accept came to.
-enum Attempt {
-    Connection(Socket, Address),
-    /// Gone before it was accepted: there may be another.
-    Gone,
-    /// Nothing waits.
-    Nothing,
-    Failed(io::Error),
-}
+impl Source for Sockets {
+    type Connection = (Socket, Address);
+    type Peer = Address;
+    const LAYER: &'static str = NAME;
 
-impl Inner {
-    fn attempt(&self) -> Attempt {
+    fn attempt(&self) -> Attempt<Self::Connection> {
         match accept(&self.socket) {
-            Ok((socket, peer)) => Attempt::Connection(socket, Address::from_sockaddr(&peer)),
+            Ok((socket, peer)) => Attempt::Connection((socket, Address::from_sockaddr(&peer))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Attempt::Nothing,
-            Err(error) if is_gone(&error) => Attempt::Gone,
+            Err(error) if is_gone(&error) || is_gone_here(&error) => Attempt::Gone,
             Err(error) => Attempt::Failed(error),
         }
     }
 
-    /// Accepts what waits, within a turn's bound.
-    fn accept_some(&self) {
-        for _ in 0..self.accepts_per_turn {
-            if !self.may_accept() {
-                return;
-            }
-            match self.attempt() {
-                Attempt::Connection(socket, peer) => self.welcome(socket, peer),
-                Attempt::Gone => {}
-                Attempt::Nothing => {
-                    if let Some(registration) = &self.state.lock().registration
-                        && let Err(error) = registration.rearm()
-                    {
-                        tracing::warn!(%error, "a listener could not be re-armed");
-                    }
-                    return;
-                }
-                Attempt::Failed(error) => {
-                    self.pause(error);
-                    return;
-                }
-            }
-        }
-        self.go_on(&mut self.state.lock());
-    }
-
-    fn may_accept(&self) -> bool {
-        let state = self.state.lock();
-        state.enabled && state.timer.is_none() && state.registration.is_some()
-    }
-
-    fn welcome(&self, socket: Socket, peer: Address) {
+    fn rest(&self) {
+        if let Some(registration) = &*self.registration.lock()
+            && let Err(error) = registration.rearm()
         {
-            let mut state = self.state.lock();
-            state.pause = None;
-            state.accepted += 1;
+            tracing::warn!(%error, "a listener could not be re-armed");
         }
+    }
+
+    fn give_away(&self, connection: Self::Connection) -> Option<Self::Connection> {
         match &self.spread {
-            Some(spread) => spread.hand_out(socket, peer, |socket, peer| self.keep(socket, peer)),
-            None => self.keep(socket, peer),
+            Some(spread) => spread.hand_out(connection),
+            None => Some(connection),
         }
     }
 
-    /// Makes a bufferevent on this loop.
-    fn keep(&self, socket: Socket, peer: Address) {
-        let accept = self.state.lock().on_accept.take();
-        let Some(mut accept) = accept else { return };
-        match self.terms.make(&self.events, socket) {
-            Ok(bev) => introduce(&self.events, bev, peer, &mut accept),
-            Err(error) => self.report(&error),
-        }
-        let mut state = self.state.lock();
-        // Dropped by its own callback: then the callback goes with it.
-        if state.registration.is_some() {
-            state.on_accept = Some(accept);
-        } else {
-            drop(state);
-            drop(accept);
-        }
+    fn make(&self, (socket, peer): Self::Connection) -> Result<(Bev, Address), Error> {
+        Ok((self.terms.make(&self.events, socket)?, peer))
     }
 
-    /// Stops accepting for a while.
-    fn pause(&self, error: io::Error) {
-        let error = Error::io(NAME, "accept", error);
-        self.report(&error);
-        let mut state = self.state.lock();
-        if state.registration.is_none() || state.timer.is_some() {
-            return;
-        }
-        let pause = state
-            .pause
-            .map_or(FIRST_PAUSE, |last| (last * 2).min(LONGEST_PAUSE));
-        state.pause = Some(pause);
-        let Some(me) = self.me.upgrade() else { return };
-        let at = self.events.now() + pause;
-        // A closed loop accepts nothing any more.
-        state.timer = self.events.arm(at, me, 0).ok();
-    }
-
-    fn report(&self, error: &Error) {
-        let now = self.events.now();
-        let (log, callback) = {
-            let mut state = self.state.lock();
-            let log = state.logged.is_none_or(|last| now - last >= LOG_EVERY);
-            if log {
-                state.logged = Some(now);
+    fn log(&self, trouble: Trouble<'_>) {
+        match trouble {
+            Trouble::Failed(error) => {
+                let cause = std::error::Error::source(error).map(ToString::to_string);
+                tracing::warn!(%error, cause, "accepting has failed and pauses");
             }
-            (log, state.on_error.take())
-        };
-        if log {
-            let cause = std::error::Error::source(error).map(ToString::to_string);
-            tracing::warn!(%error, cause, "accepting has failed and pauses");
+            Trouble::Refused(error) => {
+                tracing::warn!(%error, "an accepted connection was refused");
+            }
         }
-        let Some(mut callback) = callback else { return };
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| callback(error))) {
-            self.events
-                .caught_panic("listener error callback", &*payload);
-        }
-        let mut state = self.state.lock();
-        if state.registration.is_some() && state.on_error.is_none() {
-            state.on_error = Some(callback);
-        } else {
-            drop(state);
-            drop(callback);
-        }
-    }
-
-    /// Has accepting go on in the loop's next turn.
-    fn go_on(&self, state: &mut State) {
-        if state.scheduled || state.timer.is_some() {
-            return;
-        }
-        let Some(me) = self.me.upgrade() else { return };
-        state.scheduled = self.events.schedule(Phase::Turn, me, 0).is_ok();
-    }
-}
-
-impl Target for Inner {
-    fn run(&self, _key: u64) {
-        self.state.lock().scheduled = false;
-        self.accept_some();
-    }
-
-    fn expired(&self, _key: u64) {
-        self.state.lock().timer = None;
-        self.accept_some();
-    }
-
-    fn ready(&self, _key: u64, _ready: Ready) {
-        self.accept_some();
     }
 }
 
@@ -745,28 +542,17 @@ fn accept(socket: &Socket) -> io::Result<(Socket, socket2::SockAddr)> {
     Ok((accepted, peer))
 }
 
-/// Whether the connection that was to be accepted was gone: not the listener's trouble.
-///
-/// Source: accept(2), "Error handling"; libevent `EVUTIL_ERR_ACCEPT_RETRIABLE`.
-fn is_gone(error: &io::Error) -> bool {
-    use io::ErrorKind as K;
-    if matches!(
-        error.kind(),
-        K::Interrupted
-            | K::ConnectionAborted
-            | K::ConnectionReset
-            | K::HostUnreachable
-            | K::NetworkUnreachable
-            | K::NetworkDown
-            | K::TimedOut
-    ) {
-        return true;
-    }
-    #[cfg(unix)]
-    return matches!(
+/// What else of this system's errors says that the connection which was to be accepted was gone.
+#[cfg(unix)]
+fn is_gone_here(error: &io::Error) -> bool {
+    matches!(
         error.raw_os_error(),
         Some(libc::EPROTO | libc::ENOPROTOOPT | libc::EHOSTDOWN | libc::EOPNOTSUPP | libc::EPERM)
-    );
-    #[cfg(not(unix))]
+    )
+}
+
+/// Where the kinds say it all.
+#[cfg(not(unix))]
+fn is_gone_here(_error: &io::Error) -> bool {
     false
 }

@@ -16,6 +16,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use bufferevent_core::accept::{ACCEPTS_PER_TURN, introduce};
 use bufferevent_core::{Bev, Error};
 use evreactor::{LoopHandle, Phase, Ready, Target};
 use evreactor_core::Host as _;
@@ -25,10 +26,10 @@ use socket2::Socket;
 use crate::NAME;
 use crate::address::{Address, IntoAddress};
 
-use super::{Accepted, Listener, ListenerBuilder, OnAccept, Terms, introduce, share_port};
+use super::{Accepted, Listener, ListenerBuilder, OnAccept, Terms, share_port};
 
 /// Connections that a loop was handed and did not take yet: one turn's accepts.
-const HANDED_OUT: usize = super::ACCEPTS_PER_TURN;
+const HANDED_OUT: usize = ACCEPTS_PER_TURN;
 
 /// Whether the kernel spreads connections over the sockets of one TCP port.
 const QUEUES_SPREAD: bool = cfg!(any(target_os = "linux", target_os = "android"));
@@ -104,7 +105,7 @@ impl ListenerBuilder<'_> {
                 self.listening(&first)?;
                 let unlink = self.unlink(address);
                 let spread = Spread::new(others, self.terms, &accept);
-                let own: OnAccept = Box::new(move |bev, peer| accept(0, bev, peer));
+                let own: OnAccept<_> = Box::new(move |bev, peer| accept(0, bev, peer));
                 Ok(vec![self.start(first, own, Some(spread), unlink)?])
             }
         }
@@ -123,7 +124,7 @@ impl ListenerBuilder<'_> {
     ) -> Result<Listener, Error> {
         let accept: OnEach = Arc::new(move |index, bev, peer| accept(index, bev, peer).failure());
         let spread = Spread::new(others, self.terms, &accept);
-        let own: OnAccept = Box::new(move |bev, peer| accept(0, bev, peer));
+        let own: OnAccept<_> = Box::new(move |bev, peer| accept(0, bev, peer));
         let socket = socket.into();
         super::check(&socket)?;
         self.start(socket, own, Some(spread), None)
@@ -164,7 +165,7 @@ impl ListenerBuilder<'_> {
         listeners
             .map(|(index, (socket, events))| {
                 let accept = accept.clone();
-                let own: OnAccept = Box::new(move |bev, peer| accept(index, bev, peer));
+                let own: OnAccept<_> = Box::new(move |bev, peer| accept(index, bev, peer));
                 ListenerBuilder { events, ..self }.start(socket, own, None, None)
             })
             .collect()
@@ -208,14 +209,8 @@ impl Spread {
         }
     }
 
-    /// Gives a connection to the loop whose turn it is, or to the next that can take it. `keep` takes it for the own loop.
-    pub(super) fn hand_out(
-        &self,
-        socket: Socket,
-        peer: Address,
-        keep: impl FnOnce(Socket, Address),
-    ) {
-        let mut contents = (socket, peer);
+    /// Gives a connection to the loop whose turn it is, or to the next that can take it, or back for the own loop.
+    pub(super) fn hand_out(&self, mut contents: (Socket, Address)) -> Option<(Socket, Address)> {
         // In one round the own loop comes at the latest.
         for _ in 0..=self.seats.len() {
             // Only the listener's loop is here, so this need not be one atomic step.
@@ -226,12 +221,11 @@ impl Spread {
                 break;
             };
             match seat.give(contents) {
-                Ok(()) => return,
+                Ok(()) => return None,
                 Err(back) => contents = back,
             }
         }
-        let (socket, peer) = contents;
-        keep(socket, peer);
+        Some(contents)
     }
 
     /// What was handed out and not taken yet is closed, when its turn comes.
@@ -288,9 +282,12 @@ impl Target for Parcel {
             return;
         }
         match seat.terms.make(&seat.events, socket) {
-            Ok(bev) => introduce(&seat.events, bev, peer, |bev, peer| {
-                (seat.accept)(seat.index, bev, peer)
-            }),
+            Ok(bev) => {
+                let accept = |bev, peer| (seat.accept)(seat.index, bev, peer);
+                if let Some(error) = introduce(&seat.events, bev, peer, accept) {
+                    tracing::warn!(%error, "an accepted connection was refused");
+                }
+            }
             Err(error) => tracing::warn!(%error, "a connection that was handed out is lost"),
         }
     }
