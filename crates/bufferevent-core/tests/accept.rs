@@ -102,7 +102,10 @@ fn millis(millis: u64) -> Duration {
 /// A callback that notes the numbers.
 fn noting(told: &Arc<Mutex<Vec<u32>>>) -> OnAccept<u32> {
     let told = told.clone();
-    Box::new(move |_, number| told.lock().unwrap().push(number).failure())
+    Box::new(move |_, number| {
+        told.lock().unwrap().push(number);
+        ().failure()
+    })
 }
 
 #[test]
