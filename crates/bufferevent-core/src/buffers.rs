@@ -460,8 +460,8 @@ impl Core {
             return Err(Error::new(kind, node.name(), operation));
         }
         let count = node.input.len();
-        self.may_write(index, operation, count)?;
-        let Node { input, output, .. } = self.node(index);
+        node.may_write(operation, count)?;
+        let Node { input, output, .. } = node;
         output
             .append(input)
             .map_err(|error| refused(operation, error))?;
@@ -493,15 +493,22 @@ impl Core {
         operation: &'static str,
         count: usize,
     ) -> Result<(), Error> {
-        let node = self.node(index);
-        if node.write_end != End::Open {
-            return Err(Error::new(Kind::Ended, node.name(), operation));
+        self.node(index).may_write(operation, count)
+    }
+}
+
+impl Node {
+    /// Whether `count` bytes may be added to the output now.
+    #[inline]
+    fn may_write(&self, operation: &'static str, count: usize) -> Result<(), Error> {
+        if self.write_end != End::Open {
+            return Err(Error::new(Kind::Ended, self.name(), operation));
         }
-        if let Some(extras) = &node.extras
+        if let Some(extras) = &self.extras
             && extras.max_output != 0
-            && node.output.len().saturating_add(count) > extras.max_output
+            && self.output.len().saturating_add(count) > extras.max_output
         {
-            return Err(Error::new(Kind::Full, node.name(), operation));
+            return Err(Error::new(Kind::Full, self.name(), operation));
         }
         Ok(())
     }

@@ -12,6 +12,7 @@
 //! - While it is lent, a second removal from it is refused (`Busy`), and additions wait behind.
 
 mod ask;
+mod cross;
 
 use std::cell::{Cell, RefCell, RefMut};
 
@@ -22,7 +23,7 @@ use crate::core::Core;
 use crate::direction::{Direction, Directions, Reasons};
 use crate::domain::Call;
 use crate::error::Error;
-use crate::lent::{Loan, Place, Side};
+use crate::lent::{Loan, Way};
 use crate::node::{End, Flags, Index, Link, NONE, Node};
 use crate::options::Mode;
 
@@ -56,6 +57,9 @@ pub struct Context<'a> {
     allowed: usize,
     /// The own output, taken out for the length of a transport's push.
     output: Option<&'a mut EvBuffer>,
+    /// The buffers that bytes cross a layer between, if they are out for the length of the step: until it is over, or looks at or
+    /// changes anything else.
+    loan: Option<&'a mut Loan>,
     /// Whether this call may find an end wanted, or a connection under way: if not, nobody need look.
     unsettled: bool,
 }
@@ -71,6 +75,7 @@ impl<'a> Context<'a> {
             share: None,
             allowed: usize::MAX,
             output: None,
+            loan: None,
             unsettled: true,
         }
     }
@@ -93,6 +98,7 @@ impl<'a> Context<'a> {
             share,
             allowed: usize::MAX,
             output: None,
+            loan: None,
             unsettled: true,
         }
     }
@@ -118,6 +124,30 @@ impl<'a> Context<'a> {
             share,
             allowed: usize::MAX,
             output,
+            loan: None,
+            unsettled: !settled,
+        }
+    }
+
+    /// A context for a step of a layer, to which two buffers are lent; what is below has not ended.
+    #[inline]
+    pub(crate) fn of_layer(
+        cell: &'a RefCell<Core>,
+        index: Index,
+        generation: u32,
+        loan: &'a mut Loan,
+        settled: bool,
+    ) -> Self {
+        Self {
+            cell,
+            index,
+            generation,
+            mode: Mode::Normal,
+            moved: Cell::new(0),
+            share: None,
+            allowed: usize::MAX,
+            output: None,
+            loan: Some(loan),
             unsettled: !settled,
         }
     }
@@ -129,6 +159,12 @@ impl<'a> Context<'a> {
         self.share = self.share.map(|share| share.min(bytes));
     }
 
+    /// What is lent for the length of the step is back. Answers whose step it is.
+    pub(crate) fn with_buffers_back(&mut self) -> (&'a RefCell<Core>, NodeKey) {
+        drop(self.state());
+        (self.cell, self.key())
+    }
+
     /// Bytes that this call has moved so far.
     pub(crate) fn moved(&self) -> usize {
         self.moved.get()
@@ -138,10 +174,19 @@ impl<'a> Context<'a> {
         self.moved.set(self.moved.get() + bytes);
     }
 
-    fn with<R>(&self, look: impl FnOnce(&mut Core) -> R) -> Option<R> {
-        let mut core = self.cell.borrow_mut();
+    /// The state of the domain, with all buffers in their places.
+    #[inline(always)]
+    fn state(&mut self) -> RefMut<'a, Core> {
+        match &mut self.loan {
+            Some(loan) if loan.is_out() => loan.end(self.cell),
+            Some(_) | None => self.cell.borrow_mut(),
+        }
+    }
+
+    fn with<R>(&mut self, change: impl FnOnce(&mut Core, Index) -> R) -> Option<R> {
+        let mut core = self.state();
         core.find(self.index, self.generation)?;
-        Some(look(&mut core))
+        Some(change(&mut core, self.index))
     }
 
     fn read<R>(&self, look: impl FnOnce(&Node) -> R) -> Option<R> {
@@ -169,6 +214,10 @@ impl<'a> Context<'a> {
         self.unsettled
             && self.output.as_ref().is_none_or(|output| output.is_empty())
             && self
+                .loan
+                .as_ref()
+                .is_none_or(|loan| loan.source.buffer.is_empty())
+            && self
                 .read(|node| {
                     node.write_end == End::Wanted && node.output.is_empty() && node.gives()
                 })
@@ -191,7 +240,12 @@ impl<'a> Context<'a> {
         if let Some(share) = self.share {
             return share.saturating_sub(self.moved.get());
         }
-        self.room_in(&self.cell.borrow())
+        match &self.loan {
+            Some(loan) if loan.is_out() && loan.way == Way::Up => {
+                loan.room.saturating_sub(loan.gained())
+            }
+            Some(_) | None => self.room_in(&self.cell.borrow()),
+        }
     }
 
     fn room_in(&self, core: &Core) -> usize {
@@ -246,13 +300,16 @@ impl<'a> Context<'a> {
                 self.count(bytes.len());
                 Ok(())
             }
-            _ => self.add_any_input(core, bytes),
+            _ => {
+                drop(core);
+                self.add_any_input(bytes)
+            }
         }
     }
 
     #[inline(never)]
-    fn add_any_input(&self, core: RefMut<'_, Core>, bytes: &[u8]) -> Result<(), evbuffer::Error> {
-        self.grow_any_input(core, bytes.len(), |input| input.append_slice(bytes))
+    fn add_any_input(&mut self, bytes: &[u8]) -> Result<(), evbuffer::Error> {
+        self.grow_any_input(bytes.len(), |input| input.append_slice(bytes))
     }
 
     /// Adds a block that a transport has read into, without copying.
@@ -270,7 +327,7 @@ impl<'a> Context<'a> {
     /// Moves up to `room` bytes of `bytes`, which a transport has received already, to the own input. Returns how many.
     #[inline]
     pub fn add_input_from(&mut self, bytes: &mut EvBuffer, room: usize) -> usize {
-        let mut core = self.cell.borrow_mut();
+        let mut core = self.state();
         if core.find(self.index, self.generation).is_none() {
             return 0;
         }
@@ -295,16 +352,17 @@ impl<'a> Context<'a> {
             self.count(count);
             return Ok(());
         }
-        self.grow_any_input(core, count, add)
+        drop(core);
+        self.grow_any_input(count, add)
     }
 
     #[inline(never)]
     fn grow_any_input(
-        &self,
-        mut core: RefMut<'_, Core>,
+        &mut self,
         count: usize,
         add: impl FnOnce(&mut EvBuffer) -> Result<(), evbuffer::Error>,
     ) -> Result<(), evbuffer::Error> {
+        let mut core = self.state();
         let Some(node) = core.nodes.find_mut(self.index, self.generation) else {
             return Ok(());
         };
@@ -364,83 +422,9 @@ impl<'a> Context<'a> {
         drop(core);
     }
 
-    /// Lends the input of the one below and the own input: for a layer to move bytes up. The closure also gets the
-    /// room, and answers how many bytes it moved.
-    pub fn lift(&mut self, up: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize) -> usize {
-        let core = self.cell.borrow_mut();
-        let Some(node) = core.find(self.index, self.generation) else {
-            return 0;
-        };
-        let room = self.share.unwrap_or_else(|| self.room_in(&core));
-        let from = (node.below, Side::Input);
-        let all = usize::MAX;
-        self.between(core, (from, all), (self.index, Side::Input), room, up)
-    }
-
-    /// Lends the own output and the output of the one below: for a layer to move bytes down. The closure also gets the
-    /// room below, and answers how many bytes it moved.
-    ///
-    /// While writing is disabled or held up, an empty buffer stands for the own output: the user's bytes stay, the layer's own
-    /// may go. With a rate limit it is the part of the own output that may pass.
-    pub fn lower(
-        &mut self,
-        down: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize,
-    ) -> usize {
-        let mut core = self.cell.borrow_mut();
-        let Some(node) = core.find(self.index, self.generation) else {
-            return 0;
-        };
-        let below = node.below;
-        let (gives, flushes) = (node.gives(), node.flags.contains(Flags::OWES_FLUSH));
-        let room = match (self.mode, core.get(below)) {
-            (_, None) => return 0,
-            (Mode::Normal | Mode::Finished, Some(below)) if !flushes => {
-                below.write_mark.room(below.output.len())
-            }
-            (Mode::Normal | Mode::Finished | Mode::Flush, Some(_)) => usize::MAX,
-        };
-        let to = (below, Side::Output);
-        if gives {
-            let from = (self.index, Side::Output);
-            let allowed = self.allowed.saturating_sub(self.moved.get());
-            return self.between(core, (from, allowed), to, room, down);
-        }
-        let mut loan = Loan::new(self.cell);
-        if !loan.take(&mut core, None, to) {
-            return 0;
-        }
-        drop(core);
-        let (nothing, sink) = loan.buffers();
-        let moved = down(nothing, sink, room);
-        self.count(loan.moved());
-        moved
-    }
-
-    /// Lends two buffers, so many bytes at most of the first, `core` being the domain's state, and runs `step` on them with
-    /// nothing borrowed.
-    #[inline]
-    fn between(
-        &self,
-        mut core: RefMut<'_, Core>,
-        from: (Place, usize),
-        to: Place,
-        room: usize,
-        step: impl FnOnce(&mut EvBuffer, &mut EvBuffer, usize) -> usize,
-    ) -> usize {
-        let mut loan = Loan::new(self.cell);
-        if !loan.take(&mut core, Some(from), to) {
-            return 0;
-        }
-        drop(core);
-        let (source, sink) = loan.buffers();
-        let moved = step(source, sink, room);
-        self.count(loan.moved());
-        moved
-    }
-
     /// Moves the own output to the input of `partner`, in the same domain, as far as that takes it: for one end of a pair.
     pub fn pass(&mut self, partner: NodeKey) -> usize {
-        let mut core = self.cell.borrow_mut();
+        let mut core = self.state();
         let Some(node) = core.find(partner.index, partner.generation) else {
             return 0;
         };
@@ -475,7 +459,7 @@ impl<'a> Context<'a> {
 
     /// Moves what `partner`, in the same domain, has to give to the own input: for one end of a pair.
     pub fn fetch(&mut self, partner: NodeKey) -> usize {
-        let mut core = self.cell.borrow_mut();
+        let mut core = self.state();
         let mut room = core.room_of_input(self.index, self.mode).min(self.allowed);
         let Some(node) = core.find_mut(partner.index, partner.generation) else {
             return 0;
@@ -501,7 +485,7 @@ impl<'a> Context<'a> {
     /// Tells `partner`, in the same domain, that this end has finished or gone: the end of its input, behind what is still in
     /// flight. The partner's own [`pull`](crate::Bufferevent::pull) finds it by [`end_arrived`](Self::end_arrived).
     pub fn send_end(&mut self, partner: NodeKey) {
-        let mut core = self.cell.borrow_mut();
+        let mut core = self.state();
         if let Some(node) = core.find_mut(partner.index, partner.generation) {
             node.flags.insert(Flags::END_ARRIVED);
             node.flags.remove(Flags::DRY);
@@ -538,7 +522,7 @@ impl<'a> Context<'a> {
 
     /// The transport has nothing to read until it becomes ready.
     pub fn wait_readable(&mut self) {
-        self.with(|core| core.node(self.index).flags.insert(Flags::DRY));
+        self.with(|core, index| core.node(index).flags.insert(Flags::DRY));
     }
 
     /// Whether a node of this domain is still there and has a user, bytes to send, or something to do.
@@ -567,6 +551,9 @@ impl<'a> Context<'a> {
     /// How what is below has ended, once nothing of it is left to take.
     #[must_use]
     pub fn below_end(&self) -> Option<BelowEnd> {
+        if self.is_lent() {
+            return None;
+        }
         let core = self.cell.borrow();
         let below = core.get(core.find(self.index, self.generation)?.below)?;
         match below.read_end {
@@ -593,42 +580,42 @@ impl<'a> Context<'a> {
 
     /// The input has ended behind its last byte.
     pub fn end_input(&mut self) {
-        self.with(|core| core.ended_input(self.index, None));
+        self.with(|core, index| core.ended_input(index, None));
     }
 
     /// The end mark of the output is out.
     pub fn end_output(&mut self) {
-        self.with(|core| core.ended_output(self.index));
+        self.with(|core, index| core.ended_output(index));
     }
 
     /// A direction has failed. Bytes that came before stay readable; the user hears after them.
     pub fn fail(&mut self, direction: Direction, error: Error) {
-        self.with(|core| match direction {
-            Direction::Read => core.ended_input(self.index, Some(error)),
-            Direction::Write => core.failed_output(self.index, &error),
+        self.with(|core, index| match direction {
+            Direction::Read => core.ended_input(index, Some(error)),
+            Direction::Write => core.failed_output(index, &error),
         });
     }
 
     /// A connection was asked for: nothing moves until [`Context::connected`] or [`Context::connect_failed`].
     pub fn connect_begun(&mut self) {
-        self.with(|core| core.connect_begun(self.index));
+        self.with(|core, index| core.connect_begun(index));
     }
 
     /// As [`connect_begun`](Self::connect_begun), where the address has yet to be found. A second call changes nothing.
     pub fn resolve_begun(&mut self) {
-        self.with(|core| core.resolve_begun(self.index));
+        self.with(|core, index| core.resolve_begun(index));
     }
 
     /// The address is found, or the first of several: the time for finding it is over. What follows is part of
     /// the same connection.
     pub fn resolve_ended(&mut self) {
-        self.with(|core| core.node(self.index).flags.remove(Flags::RESOLVING));
+        self.with(|core, index| core.node(index).flags.remove(Flags::RESOLVING));
     }
 
     /// There is no transport yet: nothing moves until there is.
     pub fn disconnected(&mut self) {
-        self.with(|core| {
-            let node = core.node(self.index);
+        self.with(|core, index| {
+            let node = core.node(index);
             node.link = Link::Idle;
             node.flags.remove(Flags::RESOLVING);
             node.flags.insert(Flags::DRY);
@@ -638,14 +625,14 @@ impl<'a> Context<'a> {
 
     /// The connection stands; the user is told.
     pub fn connected(&mut self) {
-        self.with(|core| core.connected(self.index, true));
+        self.with(|core, index| core.connected(index, true));
     }
 
     /// As [`became_ready`](Self::became_ready), but in the loop's next turn: for what must not be told from inside the
     /// user's call.
     pub fn ready_later(&mut self) {
-        let asked = self.with(|core| {
-            core.target(self.index, Call::Ready)
+        let asked = self.with(|core, index| {
+            core.target(index, Call::Ready)
                 .map(|target| (core.host(), target))
         });
         if let Some(Some((host, (target, key)))) = asked {
@@ -656,7 +643,7 @@ impl<'a> Context<'a> {
 
     /// There is a transport now, connected; nobody is told.
     pub fn connected_quietly(&mut self) {
-        self.with(|core| core.connected_quietly(self.index));
+        self.with(|core, index| core.connected_quietly(index));
     }
 
     /// Takes all that waits in the own output: for whoever is to send it by other means.
@@ -664,40 +651,40 @@ impl<'a> Context<'a> {
         if let Some(output) = &mut self.output {
             return std::mem::take(output);
         }
-        self.with(|core| std::mem::take(&mut core.node(self.index).output))
+        self.with(|core, index| std::mem::take(&mut core.node(index).output))
             .unwrap_or_default()
     }
 
     /// Puts bytes in front of the own input that were read from the same stream earlier, and not taken.
     pub fn restore_input(&mut self, bytes: &mut EvBuffer) {
         let count = bytes.len();
-        self.with(|core| {
+        self.with(|core, index| {
             // Their sum fitted where they come from.
-            if core.node(self.index).input.prepend(bytes).is_ok() {
-                core.gained_input(self.index, count);
+            if core.node(index).input.prepend(bytes).is_ok() {
+                core.gained_input(index, count);
             }
         });
     }
 
     /// The connection stands, which nobody asked to be told: it shows as one write callback.
     pub fn connected_silently(&mut self) {
-        self.with(|core| core.connected(self.index, false));
+        self.with(|core, index| core.connected(index, false));
     }
 
     /// There will be no connection: both directions have failed, which is told as one error.
     pub fn connect_failed(&mut self, error: Error) {
-        self.with(|core| core.failed_connect(self.index, &error));
+        self.with(|core, index| core.failed_connect(index, &error));
     }
 
     /// The transport may move again, found out by other means than [`Bufferevent::ready`](crate::Bufferevent::ready).
     pub fn became_ready(&mut self, directions: Directions) {
-        self.with(|core| core.became_ready(self.index, directions));
+        self.with(|core, index| core.became_ready(index, directions));
     }
 
     /// What the layer needs for itself, whatever the user has enabled: bytes from below, or to send some down.
     pub fn set_wants(&mut self, read: bool, write: bool) {
-        self.with(|core| {
-            let node = core.node(self.index);
+        self.with(|core, index| {
+            let node = core.node(index);
             if read && !node.flags.contains(Flags::WANTS_READ) {
                 // What the layer has within may do, though nothing below is to be read.
                 node.flags.remove(Flags::DRY);
@@ -711,17 +698,17 @@ impl<'a> Context<'a> {
             if write {
                 node.flags.insert(Flags::WANTS_WRITE);
             }
-            core.wants_changed(self.index);
+            core.wants_changed(index);
             if wrote && !write {
                 // Some life may have hung on that.
-                core.emptied_output(self.index);
+                core.emptied_output(index);
             }
         });
     }
 
     /// Holds a direction up, or lets it go, on the layer's account.
     pub fn hold(&mut self, directions: Directions, held: bool) {
-        self.with(|core| core.hold(self.index, directions, Reasons::LAYER, held));
+        self.with(|core, index| core.hold(index, directions, Reasons::LAYER, held));
     }
 }
 

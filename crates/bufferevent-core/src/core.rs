@@ -349,6 +349,22 @@ impl Nodes {
             .filter(|node| node.generation == generation)
     }
 
+    /// Two nodes at once, of a domain that has several.
+    #[inline(always)]
+    pub(crate) fn two(&mut self, one: Index, other: Index) -> Option<(&mut Node, &mut Node)> {
+        let more = &mut self.rare.as_mut()?.more;
+        let place = |index: Index| (index as usize).wrapping_sub(1);
+        if one == 0 {
+            Some((self.first.as_mut()?, more.get_mut(place(other))?.as_mut()?))
+        } else if other == 0 {
+            Some((more.get_mut(place(one))?.as_mut()?, self.first.as_mut()?))
+        } else {
+            let places = [place(one), place(other)];
+            let [one, other] = more.get_disjoint_mut(places).ok()?;
+            Some((one.as_mut()?, other.as_mut()?))
+        }
+    }
+
     /// A node that is known to be there: its index came from this domain and nothing was freed since.
     #[inline]
     pub(crate) fn node(&mut self, index: Index) -> &mut Node {
@@ -363,12 +379,6 @@ impl Nodes {
             None => self.first.as_mut(),
             Some(_) => None,
         }
-    }
-
-    /// Whether there is a node above this one.
-    #[inline]
-    pub(crate) fn is_covered(&self, index: Index) -> bool {
-        !self.is_lone() && self.get(index).is_some_and(Node::covered)
     }
 
     /// Whether there is one node alone, or none.
@@ -398,20 +408,14 @@ impl Nodes {
             return;
         }
         node.queued.insert(step);
-        self.order(index, step);
-    }
-
-    /// Puts a step whose `queued` bit was just set behind the others.
-    #[inline]
-    fn order(&mut self, index: Index, step: Steps) {
-        if step == Steps::PUSH && self.rare.is_some() && self.node(index).below == NONE {
+        if step == Steps::PUSH && node.below == NONE {
             self.order_late(index);
         } else {
             self.order_last(index, step);
         }
     }
 
-    /// As [`order`](Self::order), for what is not the push of a transport.
+    /// Puts a step whose `queued` bit was just set behind the others: not the push of a transport.
     #[inline]
     pub(crate) fn order_last(&mut self, index: Index, step: Steps) {
         if let Some(rare) = &mut self.rare {
@@ -419,7 +423,7 @@ impl Nodes {
         }
     }
 
-    /// As [`order`](Self::order), for the push of a transport.
+    /// As [`order_last`](Self::order_last), for the push of a transport.
     #[inline]
     pub(crate) fn order_late(&mut self, index: Index) {
         if let Some(rare) = &mut self.rare {
@@ -434,7 +438,7 @@ impl Nodes {
     /// The next step to take; its `queued` bit is cleared.
     ///
     /// A node that is alone needs no queue: its bits say all. It delivers, then reads, and sends at the end.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next_step(&mut self) -> Option<(Index, Steps)> {
         if self.rare.is_some() {
             return self.next_of_many();
@@ -446,15 +450,19 @@ impl Nodes {
     }
 
     fn next_of_many(&mut self) -> Option<(Index, Steps)> {
+        let rare = self.rare.as_mut()?;
         loop {
-            let rare = self.rare.as_mut()?;
             let (index, step) = match rare.work.pop_front() {
                 Some(item) => (item.index(), item.step()),
                 None if rare.late != NONE => (std::mem::replace(&mut rare.late, NONE), Steps::PUSH),
                 None => return None,
             };
+            let node = match index.checked_sub(1) {
+                None => self.first.as_mut(),
+                Some(place) => rare.more.get_mut(place as usize).and_then(Option::as_mut),
+            };
             // A freed node leaves its entries behind; a new node in its place has its own.
-            if let Some(node) = self.get_mut(index)
+            if let Some(node) = node
                 && node.queued.contains(step)
             {
                 node.queued.remove(step);
@@ -470,23 +478,14 @@ struct Item(u32);
 
 impl Item {
     fn new(index: Index, step: Steps) -> Self {
-        let code = match step {
-            Steps::PULL => 0,
-            Steps::PUSH => 1,
-            _ => 2,
-        };
-        Self(index << 2 | code)
+        Self(index << 3 | u32::from(step.bits()))
     }
 
     fn index(self) -> Index {
-        self.0 >> 2
+        self.0 >> 3
     }
 
     fn step(self) -> Steps {
-        match self.0 & 3 {
-            0 => Steps::PULL,
-            1 => Steps::PUSH,
-            _ => Steps::DELIVER,
-        }
+        Steps::from_bits(self.0 as u8 & Steps::WORK.bits())
     }
 }

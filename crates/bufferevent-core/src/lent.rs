@@ -1,131 +1,84 @@
-//! Lending: a buffer is out of its node while code that is not the core's works on it, and comes back by itself.
+//! Lending: the two buffers that a layer moves bytes between are out of their nodes while code that is not the core's works on
+//! them, and come back by themselves.
 //!
 //! # Invariants
 //! - What was taken out and put in is found from the lengths before and after, and handed to `wake.rs`: nobody can forget to
 //!   wake anybody.
-//! - The buffer comes back also when the borrower panics; if its node was freed meanwhile, it is dropped with nothing borrowed.
-//! - What arrived in the node meanwhile goes behind.
+//! - The buffers come back also when the borrower panics; if a node was freed meanwhile, its buffer is dropped with nothing borrowed.
+//! - What arrived in a node meanwhile goes behind.
 //! - What comes into an input that throws everything away is dropped with nothing borrowed, before the buffer goes back.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::mem::ManuallyDrop;
 
 use evbuffer::EvBuffer;
 
 use crate::core::Core;
-use crate::node::{Flags, Index, Node};
+use crate::node::{Flags, Index, NONE, Node};
 
-/// One of a node's buffers.
-#[derive(Clone, Copy, Eq, PartialEq)]
-pub(crate) enum Side {
-    Input,
-    Output,
+/// Which way bytes go through a layer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Way {
+    /// From the input below to the own input.
+    Up,
+    /// From the own output to the output below.
+    Down,
 }
 
-/// Which buffer, of which node.
-pub(crate) type Place = (Index, Side);
-
-impl Side {
-    fn of(self, node: &mut Node) -> &mut EvBuffer {
+impl Way {
+    #[inline(always)]
+    fn buffer(self, node: &mut Node) -> &mut EvBuffer {
         match self {
-            Self::Input => &mut node.input,
-            Self::Output => &mut node.output,
+            Self::Up => &mut node.input,
+            Self::Down => &mut node.output,
         }
     }
 
-    fn lent(self) -> Flags {
+    pub(crate) const fn lent(self) -> Flags {
         match self {
-            Self::Input => Flags::INPUT_LENT,
-            Self::Output => Flags::OUTPUT_LENT,
+            Self::Up => Flags::INPUT_LENT,
+            Self::Down => Flags::OUTPUT_LENT,
         }
     }
 }
 
-/// Where a lent buffer belongs, and what was in it.
-#[derive(Clone, Copy)]
-struct Home {
-    place: Place,
-    generation: u32,
+/// A buffer that is lent, and where it belongs.
+pub(crate) struct Lent {
+    pub(crate) index: Index,
+    pub(crate) generation: u32,
+    /// How many bytes were in it.
     before: usize,
+    pub(crate) buffer: ManuallyDrop<EvBuffer>,
 }
 
-/// Two buffers that are lent to somebody, and go back when this is dropped: one to take from, and one to add to.
-pub(crate) struct Loan<'a> {
-    cell: &'a RefCell<Core>,
-    /// `None`: there is nothing to take from, and an empty buffer stands for it.
-    from: Option<Home>,
-    /// `None`: nothing is lent.
-    to: Option<Home>,
-    /// What comes into the second is not wanted.
-    discards: bool,
-    source: ManuallyDrop<EvBuffer>,
-    sink: ManuallyDrop<EvBuffer>,
-}
-
-/// Marks a buffer as lent and says where it belongs; `None` if it is lent already, or its node gone.
-#[inline(always)]
-fn mark(core: &mut Core, place: Place) -> Option<Home> {
-    let (index, side) = place;
-    let node = core.nodes.get_mut(index)?;
-    if node.flags.intersects(side.lent()) {
-        return None;
-    }
-    node.flags.insert(side.lent());
-    Some(Home {
-        place,
-        generation: node.generation,
-        before: side.of(node).len(),
-    })
-}
-
-impl<'a> Loan<'a> {
-    /// A loan of nothing yet.
+impl Lent {
+    /// An empty buffer, which belongs to nobody.
     #[inline(always)]
-    pub(crate) fn new(cell: &'a RefCell<Core>) -> Self {
+    const fn nobodys() -> Self {
         Self {
-            cell,
-            from: None,
-            to: None,
-            discards: false,
-            source: ManuallyDrop::new(EvBuffer::new()),
-            sink: ManuallyDrop::new(EvBuffer::new()),
+            index: NONE,
+            generation: 0,
+            before: 0,
+            buffer: ManuallyDrop::new(EvBuffer::new()),
         }
     }
 
-    /// Takes the buffers out of their nodes, of the first so many bytes at most, `core` being the state in the cell; `false` if one of
-    /// them cannot be had: then nothing is lent.
+    /// Takes a buffer out of its node, at most so many bytes of it; `false` if it is lent already.
     #[inline(always)]
-    pub(crate) fn take(
-        &mut self,
-        core: &mut Core,
-        from: Option<(Place, usize)>,
-        to: Place,
-    ) -> bool {
-        if let Some((place, _)) = from {
-            self.from = mark(core, place);
-            if self.from.is_none() {
-                return false;
-            }
-        }
-        self.to = mark(core, to);
-        if self.to.is_none() {
-            if let Some(Home { place, .. }) = self.from.take() {
-                core.node(place.0).flags.remove(place.1.lent());
-            }
+    fn take(&mut self, node: &mut Node, index: Index, way: Way, most: usize) -> bool {
+        if node.flags.intersects(way.lent()) {
             return false;
         }
-        let (index, side) = to;
-        let node = core.nodes.node(index);
-        self.discards = side == Side::Input && node.flags.contains(Flags::DISCARD);
-        self.sink.swap_with(side.of(node));
-        if let Some(((index, side), most)) = from {
-            let buffer = side.of(core.nodes.node(index));
-            if most < buffer.len() {
-                self.take_part(buffer, most);
-            } else {
-                self.source.swap_with(buffer);
-            }
+        node.flags.insert(way.lent());
+        self.index = index;
+        self.generation = node.generation;
+        let buffer = way.buffer(node);
+        if most < buffer.len() {
+            self.take_part(buffer, most);
+        } else {
+            self.buffer.swap_with(buffer);
         }
+        self.before = self.buffer.len();
         true
     }
 
@@ -133,74 +86,182 @@ impl<'a> Loan<'a> {
     #[inline(never)]
     fn take_part(&mut self, buffer: &mut EvBuffer, most: usize) {
         // Where memory lacks to part a segment, all of it is lent.
-        if buffer.move_to(most, &mut self.source).is_err() {
-            self.source.swap_with(buffer);
-        }
-        if let Some(home) = &mut self.from {
-            home.before = self.source.len();
+        if buffer.move_to(most, &mut self.buffer).is_err() {
+            self.buffer.swap_with(buffer);
         }
     }
 
-    /// The buffers: one to take from, and one to add to.
+    /// Puts the buffer back into its node, before what arrived there meanwhile.
+    #[inline(always)]
+    fn return_to(&mut self, node: &mut Node, way: Way) {
+        node.flags.remove(way.lent());
+        self.index = NONE;
+        let place = way.buffer(node);
+        if place.is_bare() {
+            self.buffer.swap_with(place);
+        } else {
+            self.join(place);
+        }
+    }
+
+    #[inline(never)]
+    fn join(&mut self, place: &mut EvBuffer) {
+        // Sums of lengths that fitted before fit again.
+        let _ = self.buffer.append(place);
+        self.buffer.swap_with(place);
+    }
+
+    /// Bytes that came in.
     #[inline]
-    pub(crate) fn buffers(&mut self) -> (&mut EvBuffer, &mut EvBuffer) {
-        (&mut self.source, &mut self.sink)
+    fn gained(&self) -> usize {
+        self.buffer.len().saturating_sub(self.before)
+    }
+
+    /// Bytes that left.
+    #[inline]
+    fn lost(&self) -> usize {
+        self.before.saturating_sub(self.buffer.len())
+    }
+}
+
+/// Two buffers that are lent to a layer: one to take from, and one to add to. Whoever has it ends it.
+pub(crate) struct Loan {
+    pub(crate) way: Way,
+    /// What comes into the second is not wanted.
+    discards: bool,
+    /// Bytes that fit into the second.
+    pub(crate) room: usize,
+    /// Nobody's, and empty, if there is nothing to take from.
+    pub(crate) source: Lent,
+    /// Nobody's while nothing is lent.
+    pub(crate) sink: Lent,
+}
+
+impl Loan {
+    /// A loan of nothing yet.
+    #[inline(always)]
+    pub(crate) fn new(way: Way) -> Self {
+        Self {
+            way,
+            discards: false,
+            room: 0,
+            source: Lent::nobodys(),
+            sink: Lent::nobodys(),
+        }
+    }
+
+    /// Takes the buffer to take from out of its node, of at most so many bytes; `false` if it is lent already. `way` is the loan's.
+    #[inline(always)]
+    pub(crate) fn take_source(
+        &mut self,
+        node: &mut Node,
+        index: Index,
+        way: Way,
+        most: usize,
+    ) -> bool {
+        self.source.take(node, index, way, most)
+    }
+
+    /// Takes the buffer to add to out of its node; `false` if it is lent already.
+    #[inline(always)]
+    pub(crate) fn take_sink(&mut self, node: &mut Node, index: Index, way: Way) -> bool {
+        self.discards = way == Way::Up && node.flags.contains(Flags::DISCARD);
+        self.sink.take(node, index, way, usize::MAX)
+    }
+
+    /// Whether the buffers are out.
+    #[inline]
+    pub(crate) fn is_out(&self) -> bool {
+        self.sink.index != NONE
+    }
+
+    /// Whether both buffers are out, these are the nodes that they belong to, and bytes went the way that they are to go.
+    #[inline(always)]
+    pub(crate) fn is_of(&self, from: &Node, to: &Node) -> bool {
+        self.is_out()
+            && (self.source.index == NONE || self.source.generation == from.generation)
+            && self.sink.generation == to.generation
+            && self.source.buffer.len() <= self.source.before
+            && self.sink.buffer.len() >= self.sink.before
+    }
+
+    /// Bytes that left the buffer to take from.
+    #[inline]
+    pub(crate) fn lost(&self) -> usize {
+        self.source.lost()
+    }
+
+    /// Bytes that came into the buffer to add to.
+    #[inline]
+    pub(crate) fn gained(&self) -> usize {
+        self.sink.gained()
     }
 
     /// Bytes that left the one or came into the other, whichever are more.
     #[inline]
     pub(crate) fn moved(&self) -> usize {
-        let before = |home: Option<Home>| home.map_or(0, |home| home.before);
-        let lost = before(self.from).saturating_sub(self.source.len());
-        lost.max(self.sink.len().saturating_sub(before(self.to)))
+        self.lost().max(self.gained())
     }
-}
 
-impl Drop for Loan<'_> {
+    /// Puts both buffers back, `from` and `to` being the nodes that they come from.
     #[inline(always)]
-    fn drop(&mut self) {
+    pub(crate) fn return_to(&mut self, from: &mut Node, to: &mut Node, way: Way) {
+        if self.source.index != NONE {
+            self.source.return_to(from, way);
+        }
+        self.sink.return_to(to, way);
+    }
+
+    /// Gives the buffers back, and hands the state on for what follows.
+    #[inline(never)]
+    pub(crate) fn end<'a>(&mut self, cell: &'a RefCell<Core>) -> RefMut<'a, Core> {
         if self.discards {
-            self.sink.clear();
+            self.sink.buffer.clear();
         }
-        if let Some(to) = self.to {
-            let mut core = self.cell.borrow_mut();
-            if let Some(from) = self.from {
-                put_back(&mut core, from, &mut self.source);
-            }
-            put_back(&mut core, to, &mut self.sink);
+        let mut core = cell.borrow_mut();
+        give_back(&mut core, self.way, &mut self.source);
+        give_back(&mut core, self.way, &mut self.sink);
+        if self.source.buffer.is_bare() && self.sink.buffer.is_bare() {
+            return core;
         }
-        // Usually both are as new now: finding that out costs less than having them dropped.
-        for buffer in [&mut self.source, &mut self.sink] {
-            if !buffer.is_bare() {
-                drop(ManuallyDrop::into_inner(std::mem::take(buffer)));
-            }
+        // What belonged to nodes that are gone.
+        drop(core);
+        for lent in [&mut self.source, &mut self.sink] {
+            drop(ManuallyDrop::into_inner(std::mem::take(&mut lent.buffer)));
         }
+        cell.borrow_mut()
     }
 }
 
-/// Puts a buffer back where it belongs. If its node was freed meanwhile it stays where it is, to be dropped outside of the borrow.
-fn put_back(core: &mut Core, home: Home, buffer: &mut EvBuffer) {
-    let gained = buffer.len().saturating_sub(home.before);
-    let lost = home.before.saturating_sub(buffer.len());
-    let (index, side) = home.place;
-    let Some(node) = core.nodes.find_mut(index, home.generation) else {
+/// Gives a buffer back, if it is somebody's, and tells what became of it. If its node was freed meanwhile it stays where it is, to be
+/// dropped outside of the borrow.
+fn give_back(core: &mut Core, way: Way, lent: &mut Lent) {
+    let (index, gained, lost) = (lent.index, lent.gained(), lent.lost());
+    lent.index = NONE;
+    let Some(node) = core.nodes.find_mut(index, lent.generation) else {
         return;
     };
-    node.flags.remove(side.lent());
-    let place = side.of(node);
-    if !place.is_empty() {
-        // Sums of lengths that fitted before fit again.
-        let _ = buffer.append(place);
-    }
-    buffer.swap_with(place);
-    match side {
-        Side::Input => {
+    lent.return_to(node, way);
+    match way {
+        Way::Up => {
             core.lost_input(index, lost);
             core.gained_input(index, gained);
         }
-        Side::Output => {
+        Way::Down => {
             core.lost_output(index, lost);
             core.gained_output(index, gained);
         }
+    }
+}
+
+/// A loan that ends where this is dropped.
+pub(crate) struct Scoped<'a> {
+    pub(crate) cell: &'a RefCell<Core>,
+    pub(crate) loan: Loan,
+}
+
+impl Drop for Scoped<'_> {
+    fn drop(&mut self) {
+        drop(self.loan.end(self.cell));
     }
 }

@@ -82,6 +82,7 @@ pub mod resolve;
 mod set;
 mod settings;
 mod stack;
+mod stacked;
 mod surgery;
 #[cfg(feature = "async")]
 pub mod task;

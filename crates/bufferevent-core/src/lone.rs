@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::core::{Core, Nodes};
 use crate::deliver;
 use crate::layer::Step;
-use crate::node::{Flags, Handling, Index, MAX_SINGLE, Node, Pending, Steps};
+use crate::node::{Flags, Handling, Index, MAX_SINGLE, Node, Pending, Steps, put_back};
 use crate::options::Mode;
 use crate::pump::{self, Borrowed, Pushing, STEPS_PER_RUN, guarded, spent};
 
@@ -98,12 +98,14 @@ fn pull<'a>(cell: &'a RefCell<Core>, mut borrowed: Borrowed<'a>) -> After<'a> {
     let mut borrowed = cell.borrow_mut();
     let core = &mut *borrowed;
     let Some(node) = core.nodes.lone_of(generation) else {
-        drop(borrowed);
-        return Err(pump::pulled(cell, LONE, generation, layer, step, moved));
+        return Err(pump::pulled(
+            cell, borrowed, LONE, generation, layer, step, moved,
+        ));
     };
     if !node.is_ordinary() {
-        drop(borrowed);
-        return Err(pump::pulled(cell, LONE, generation, layer, step, moved));
+        return Err(pump::pulled(
+            cell, borrowed, LONE, generation, layer, step, moved,
+        ));
     }
     put_back(&mut node.layer, layer);
     if step == Some(Step::Blocked) {
@@ -153,7 +155,6 @@ fn push<'a>(cell: &'a RefCell<Core>, mut borrowed: Borrowed<'a>) -> After<'a> {
         None => None,
     };
     let Some(node) = ordinary else {
-        drop(borrowed);
         let pushing = Pushing {
             index: LONE,
             generation,
@@ -162,7 +163,9 @@ fn push<'a>(cell: &'a RefCell<Core>, mut borrowed: Borrowed<'a>) -> After<'a> {
             cut: false,
         };
         let output = ManuallyDrop::into_inner(output);
-        return Err(pump::pushed(cell, pushing, layer, output, step, moved));
+        return Err(pump::pushed(
+            cell, borrowed, pushing, layer, output, step, moved,
+        ));
     };
     put_back(&mut node.layer, layer);
     if step == Some(Step::Blocked) {
@@ -229,12 +232,4 @@ fn deliver<'a>(cell: &'a RefCell<Core>, mut core: Borrowed<'a>) -> After<'a> {
     Err(deliver::go_on(
         cell, core, LONE, generation, next, handler, me,
     ))
-}
-
-/// Puts back what was taken out. Nobody has put anything else there meanwhile, so nothing has to be dropped.
-#[inline(always)]
-fn put_back<T>(place: &mut Option<T>, piece: T) {
-    let before = place.replace(piece);
-    debug_assert!(before.is_none(), "a piece is in its place only once");
-    std::mem::forget(before);
 }

@@ -398,25 +398,6 @@ impl Node {
         }
     }
 
-    /// Whether it is alone and counts no time: then moving bytes from its input to its output makes nothing possible but its own
-    /// next steps.
-    #[inline]
-    pub(crate) fn is_plain(&self) -> bool {
-        self.is_alone() && self.extras.is_none()
-    }
-
-    /// Whether nothing is above or below it: a transport that the user holds.
-    #[inline]
-    pub(crate) fn is_alone(&self) -> bool {
-        self.above & self.below == NONE
-    }
-
-    /// Whether a pull of a node with none above can move anything, or tell it of an end.
-    #[inline(always)]
-    pub(crate) fn wants_pull_on_top(&self) -> bool {
-        !self.flags.contains(Flags::DRY) && self.takes_up_to(self.read_mark.limit())
-    }
-
     /// Whether a push of a node with none below can move anything.
     #[inline(always)]
     pub(crate) fn wants_push_at_bottom(&self) -> bool {
@@ -460,8 +441,13 @@ impl Node {
     }
 
     /// Whether there is anything to send down: data, the end mark, or the layer's own.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn has_to_send(&self) -> bool {
+        let own = Flags::OWES_FLUSH.union(Flags::WANTS_WRITE);
+        // Usually all that there was is out.
+        if self.output.is_empty() && self.write_end == End::Open && !self.flags.intersects(own) {
+            return false;
+        }
         match self.write_end {
             End::Open | End::Wanted => {
                 let owes = !self.output.is_empty()
@@ -557,4 +543,12 @@ impl Node {
             .as_ref()
             .map_or(Priority::default(), |extras| extras.priority)
     }
+}
+
+/// Puts back what was taken out. Nobody has put anything else there meanwhile, so nothing has to be dropped.
+#[inline(always)]
+pub(crate) fn put_back<T>(place: &mut Option<T>, piece: T) {
+    let before = place.replace(piece);
+    debug_assert!(before.is_none(), "a piece is in its place only once");
+    std::mem::forget(before);
 }

@@ -30,8 +30,9 @@ use crate::layer::{Bufferevent, Step};
 use crate::life;
 use crate::limits::Offer;
 use crate::lone;
-use crate::node::{End, Flags, Index, Link, NONE, Steps};
+use crate::node::{End, Flags, Index, Link, NONE, Node, Steps};
 use crate::options::Mode;
+use crate::stacked;
 
 /// Steps of one domain before the loop gets its turn.
 pub(crate) const STEPS_PER_RUN: u32 = 4096;
@@ -279,8 +280,10 @@ fn any_step<'a>(
     step: Steps,
 ) -> Borrowed<'a> {
     match step {
-        Steps::PULL => pull_step(cell, core, index, Mode::Normal),
-        Steps::PUSH => push_step(cell, core, index, Mode::Normal),
+        Steps::PULL => stacked::pull(cell, core, index)
+            .unwrap_or_else(|core| pull_step(cell, core, index, Mode::Normal)),
+        Steps::PUSH => stacked::push(cell, core, index)
+            .unwrap_or_else(|core| push_step(cell, core, index, Mode::Normal)),
         _ => deliver::deliver(cell, core, index),
     }
 }
@@ -354,6 +357,23 @@ pub(crate) fn guarded<R>(
     }
 }
 
+/// As [`guarded`], for a step of a layer to which buffers are lent: they are back before its node is freed.
+#[inline(always)]
+pub(crate) fn guarded_step<'a>(
+    cx: &mut Context<'a>,
+    what: &'static str,
+    call: impl FnOnce(&mut Context<'a>) -> Step,
+) -> Option<Step> {
+    match catch_unwind(AssertUnwindSafe(|| call(cx))) {
+        Ok(step) => Some(step),
+        Err(payload) => {
+            let (cell, key) = cx.with_buffers_back();
+            panicked(cell, key.index, key.generation, what, payload);
+            None
+        }
+    }
+}
+
 #[cold]
 pub(crate) fn panicked(
     cell: &RefCell<Core>,
@@ -379,52 +399,41 @@ pub(crate) fn pull_step<'a>(
     mode: Mode,
 ) -> Borrowed<'a> {
     let core = &mut *borrowed;
-    let covered = core.nodes.is_covered(index);
-    if covered && mode == Mode::Normal && !core.wants_pull(index) && !core.hears_below(index) {
-        return borrowed;
-    }
-    let Some(node) = core.nodes.get_mut(index) else {
+    let Some(node) = core.nodes.get(index) else {
         return borrowed;
     };
     let connected = node.flags.contains(Flags::BELOW_CONNECTED);
-    if connected {
-        node.flags.remove(Flags::BELOW_CONNECTED);
-    } else if mode == Mode::Normal && !covered && !node.wants_pull_on_top() {
+    let wants = connected || (!node.flags.contains(Flags::DRY) && core.takes(node));
+    if mode == Mode::Normal && !wants {
         return borrowed;
     }
-    let share = if node.below == NONE && mode == Mode::Normal {
+    let mut share = None;
+    if node.below == NONE && mode == Mode::Normal {
         let left = node
             .max_single_read()
             .saturating_sub(core.spent_reading as usize);
+        let room = node.read_limit().saturating_sub(node.input.len());
+        share = Some(room.min(left.max(1)));
         // The turn's share is used up, and something asked again since: it is heard in the next turn.
         if left == 0 && !connected && core.postpone(index, Steps::LATER_PULL) {
             return borrowed;
         }
-        let node = core.nodes.node(index);
-        let limit = if covered {
-            node.read_limit()
-        } else {
-            node.read_mark.limit()
-        };
-        let room = limit.saturating_sub(node.input.len());
-        Some(room.min(left.max(1)))
-    } else {
-        None
-    };
+    }
+    let mut node = core.nodes.node(index);
     let mut allowed = usize::MAX;
-    if core.nodes.node(index).extras.is_some() {
+    if node.extras.is_some() {
         allowed = core.may_bring(index);
+        node = core.nodes.node(index);
         // What a layer reads for itself it reads all the same.
-        let itself = core.node(index).flags.contains(Flags::WANTS_READ);
-        if allowed == 0 && !connected && !itself {
+        if allowed == 0 && !connected && !node.flags.contains(Flags::WANTS_READ) {
             return borrowed;
         }
     }
-    let node = core.nodes.node(index);
     let generation = node.generation;
     let Some(mut layer) = node.layer.take() else {
         return borrowed;
     };
+    node.flags.remove(Flags::BELOW_CONNECTED);
     drop(borrowed);
     let mut cx = Context::of_pull(cell, index, generation, mode, share);
     cx.allow(allowed);
@@ -438,19 +447,41 @@ pub(crate) fn pull_step<'a>(
         layer.pull(&mut cx)
     });
     let moved = cx.moved();
-    pulled(cell, index, generation, layer, step, moved)
+    finish_pull(
+        cell,
+        cell.borrow_mut(),
+        index,
+        generation,
+        layer,
+        step,
+        moved,
+    )
 }
 
 /// Puts the layer back after a pull, and notes what came of it.
+#[inline(never)]
 pub(crate) fn pulled<'a>(
     cell: &'a RefCell<Core>,
+    borrowed: Borrowed<'a>,
     index: Index,
     generation: u32,
     layer: Box<dyn Bufferevent>,
     step: Option<Step>,
     moved: usize,
 ) -> Borrowed<'a> {
-    let mut borrowed = cell.borrow_mut();
+    finish_pull(cell, borrowed, index, generation, layer, step, moved)
+}
+
+#[inline(always)]
+fn finish_pull<'a>(
+    cell: &'a RefCell<Core>,
+    mut borrowed: Borrowed<'a>,
+    index: Index,
+    generation: u32,
+    layer: Box<dyn Bufferevent>,
+    step: Option<Step>,
+    moved: usize,
+) -> Borrowed<'a> {
     let core = &mut *borrowed;
     let Some(node) = core.nodes.find_mut(index, generation) else {
         drop(borrowed);
@@ -467,7 +498,7 @@ pub(crate) fn pulled<'a>(
     if below == NONE {
         core.spent_reading = spent(core.spent_reading, moved);
         core.share_used |= core.spent_reading as usize >= node.max_single_read();
-    } else if step != Some(Step::Again) && core.is_drained(below) {
+    } else if step != Some(Step::Again) && core.get(below).is_some_and(Node::is_drained) {
         // Nothing to read until the one below says so.
         core.node(index).flags.insert(Flags::DRY);
     }
@@ -524,7 +555,8 @@ pub(crate) fn push_step<'a>(
     };
     let bottom = node.below == NONE;
     let connecting = node.link == Link::Connecting;
-    if !connecting && !(node.wants_push_at_bottom() && (bottom || core.wants_push(index))) {
+    let wants = node.wants_push_at_bottom() && (bottom || core.has_room_below(node));
+    if !connecting && !wants {
         return borrowed;
     }
     let mut left = 0;
@@ -535,15 +567,16 @@ pub(crate) fn push_step<'a>(
             return borrowed;
         }
     }
+    let mut node = core.nodes.node(index);
     let mut offer = Offer::ALL;
-    if core.nodes.node(index).extras.is_some() && !connecting {
+    if node.extras.is_some() && !connecting {
         offer = core.may_send(index);
+        node = core.nodes.node(index);
         // What a layer has to say for itself it says all the same.
-        if offer.allowed == 0 && !core.node(index).flags.contains(Flags::WANTS_WRITE) {
+        if offer.allowed == 0 && !node.flags.contains(Flags::WANTS_WRITE) {
             return borrowed;
         }
     }
-    let node = core.nodes.node(index);
     let generation = node.generation;
     let Some(mut layer) = node.layer.take() else {
         return borrowed;
@@ -557,9 +590,15 @@ pub(crate) fn push_step<'a>(
         mode.min(Mode::Flush)
     };
     let settled = node.link == Link::Open && node.write_end == End::Open;
-    let lends = bottom && !node.flags.contains(Flags::OUTPUT_LENT);
+    let pushing = Pushing {
+        index,
+        generation,
+        lends: bottom && !node.flags.contains(Flags::OUTPUT_LENT),
+        connecting,
+        cut: offer.cut,
+    };
     let mut output = EvBuffer::new();
-    if lends {
+    if pushing.lends {
         node.flags.insert(Flags::OUTPUT_LENT);
         // Where memory lacks to part a segment, all of it goes: the limit has a debt then.
         if !offer.cut || node.output.move_to(offer.allowed, &mut output).is_err() {
@@ -567,24 +606,32 @@ pub(crate) fn push_step<'a>(
         }
     }
     drop(borrowed);
-    let lent = lends.then_some((left.max(1), &mut output));
+    let lent = pushing.lends.then_some((left.max(1), &mut output));
     let mut cx = Context::of_push(cell, index, generation, mode, lent, settled);
     cx.allow(offer.allowed);
     let step = guarded(cell, index, generation, "push", || layer.push(&mut cx));
     let moved = cx.moved();
-    let pushing = Pushing {
-        index,
-        generation,
-        lends,
-        connecting,
-        cut: offer.cut,
-    };
-    pushed(cell, pushing, layer, output, step, moved)
+    finish_push(cell, cell.borrow_mut(), pushing, layer, output, step, moved)
 }
 
 /// Puts the layer, and the output that was lent to it, back after a push, and notes what came of it.
+#[inline(never)]
 pub(crate) fn pushed<'a>(
     cell: &'a RefCell<Core>,
+    borrowed: Borrowed<'a>,
+    pushing: Pushing,
+    layer: Box<dyn Bufferevent>,
+    output: EvBuffer,
+    step: Option<Step>,
+    moved: usize,
+) -> Borrowed<'a> {
+    finish_push(cell, borrowed, pushing, layer, output, step, moved)
+}
+
+#[inline(always)]
+fn finish_push<'a>(
+    cell: &'a RefCell<Core>,
+    mut borrowed: Borrowed<'a>,
     pushing: Pushing,
     layer: Box<dyn Bufferevent>,
     mut output: EvBuffer,
@@ -598,7 +645,6 @@ pub(crate) fn pushed<'a>(
         connecting,
         cut,
     } = pushing;
-    let mut borrowed = cell.borrow_mut();
     let core = &mut *borrowed;
     let Some(node) = core.nodes.find_mut(index, generation) else {
         drop(borrowed);
@@ -648,18 +694,6 @@ pub(crate) fn pushed<'a>(
 }
 
 impl Core {
-    /// Whether the one below has connected, which this node's layer has yet to hear.
-    fn hears_below(&self, index: Index) -> bool {
-        self.get(index)
-            .is_some_and(|node| node.flags.contains(Flags::BELOW_CONNECTED))
-    }
-
-    /// Whether nothing can be read from this node now, neither bytes nor an end.
-    fn is_drained(&self, index: Index) -> bool {
-        self.get(index)
-            .is_some_and(|node| node.input.is_empty() && node.read_end == End::Open)
-    }
-
     /// Keeps a transport's step for the next turn. `false` if no run is under way at whose end it would be queued: then it just goes on.
     fn postpone(&mut self, index: Index, later: Steps) -> bool {
         if self.running {

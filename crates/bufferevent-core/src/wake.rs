@@ -28,13 +28,14 @@ impl Core {
     /// Whether a pull of this node can move anything, or tell it of an end.
     #[inline]
     pub(crate) fn wants_pull(&self, index: Index) -> bool {
-        let Some(node) = self.get(index) else {
-            return false;
-        };
-        if node.above == NONE {
-            return node.wants_pull_on_top();
-        }
-        if node.flags.contains(Flags::DRY) || node.read_end != End::Open {
+        self.get(index)
+            .is_some_and(|node| !node.flags.contains(Flags::DRY) && self.takes(node))
+    }
+
+    /// Whether what a pull of this node brings has a place.
+    #[inline(always)]
+    pub(crate) fn takes(&self, node: &Node) -> bool {
+        if node.read_end != End::Open {
             return false;
         }
         match self.get(node.above) {
@@ -51,12 +52,13 @@ impl Core {
     /// Whether a push of this node can move anything.
     #[inline]
     pub(crate) fn wants_push(&self, index: Index) -> bool {
-        let Some(node) = self.get(index) else {
-            return false;
-        };
-        if !node.wants_push_at_bottom() {
-            return false;
-        }
+        self.get(index)
+            .is_some_and(|node| node.wants_push_at_bottom() && self.has_room_below(node))
+    }
+
+    /// Whether what a push of this node sends has a place.
+    #[inline]
+    pub(crate) fn has_room_below(&self, node: &Node) -> bool {
         match self.get(node.below) {
             None => true,
             Some(below) => {
@@ -67,16 +69,43 @@ impl Core {
         }
     }
 
+    /// Queues a pull if it can move anything. Usually there is nothing to be had, and no more is looked at.
     #[inline]
     pub(crate) fn queue_pull(&mut self, index: Index) {
-        if index != NONE && self.wants_pull(index) {
+        if index != NONE
+            && let Some(node) = self.get(index)
+            && !node.flags.contains(Flags::DRY)
+            && !node.queued.contains(Steps::PULL)
+        {
+            self.queue_pull_that_has_room(index);
+        }
+    }
+
+    #[inline(never)]
+    fn queue_pull_that_has_room(&mut self, index: Index) {
+        if self.get(index).is_some_and(|node| self.takes(node)) {
             self.queue(index, Steps::PULL);
         }
     }
 
+    /// Queues a push if it can move anything. Usually there is nothing to be sent, and no more is looked at.
     #[inline]
     pub(crate) fn queue_push(&mut self, index: Index) {
-        if index != NONE && self.wants_push(index) {
+        if index != NONE
+            && let Some(node) = self.get(index)
+            && node.wants_push_at_bottom()
+            && !node.queued.contains(Steps::PUSH)
+        {
+            self.queue_push_that_has_room(index);
+        }
+    }
+
+    #[inline(never)]
+    fn queue_push_that_has_room(&mut self, index: Index) {
+        if self
+            .get(index)
+            .is_some_and(|node| self.has_room_below(node))
+        {
             self.queue(index, Steps::PUSH);
         }
     }
@@ -143,12 +172,12 @@ impl Core {
     }
 
     /// `count` bytes came into the input.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn gained_input(&mut self, index: Index, count: usize) {
         if count == 0 {
             return;
         }
-        let node = self.node(index);
+        let node = self.nodes.node(index);
         node.bytes_read += count as u64;
         node.flags.insert(Flags::FRESH);
         let above = node.above;
@@ -164,28 +193,17 @@ impl Core {
     }
 
     /// `count` bytes left the input.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lost_input(&mut self, index: Index, count: usize) {
         if count == 0 {
             return;
         }
-        let node = self.node(index);
-        if node.extras.is_some() {
-            let limit = node.read_limit();
-            let length = node.input.len();
-            if length < limit && length + count >= limit {
-                self.timer_started(index, Direction::Read);
-            }
-        }
-        let node = self.node(index);
-        if node.is_alone() {
-            if node.wants_pull_on_top() {
-                self.queue(index, Steps::PULL);
-            }
-            return;
-        }
+        let node = self.nodes.node(index);
         let (below, above) = (node.below, node.above);
         let ended = node.read_end != End::Open && node.input.is_empty();
+        if node.extras.is_some() {
+            self.time_from_room(index, count);
+        }
         self.queue_pull(index);
         self.queue_pull(below);
         if ended {
@@ -193,17 +211,28 @@ impl Core {
         }
     }
 
+    /// `count` bytes left an input that may have been at its limit: its time begins again.
+    #[inline(never)]
+    fn time_from_room(&mut self, index: Index, count: usize) {
+        let node = self.node(index);
+        let limit = node.read_limit();
+        let length = node.input.len();
+        if length < limit && length + count >= limit {
+            self.timer_started(index, Direction::Read);
+        }
+    }
+
     /// `count` bytes came into the output.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn gained_output(&mut self, index: Index, count: usize) {
         if count == 0 {
             return;
         }
-        let node = self.nodes.node(index);
+        let mut node = self.nodes.node(index);
         if node.extras.is_some() || node.crosses_mark() {
             self.notice_output(index, count);
+            node = self.nodes.node(index);
         }
-        let node = self.nodes.node(index);
         if node.below != NONE {
             return self.queue_push(index);
         }
@@ -231,15 +260,17 @@ impl Core {
         }
         let node = self.nodes.node(index);
         node.bytes_written += count as u64;
-        let quiet = node.is_plain()
+        let above = node.above;
+        let quiet = node.extras.is_none()
             && node.write_end == End::Open
-            && !node.heard.contains(Pending::WRITE)
             && !node.crosses_mark()
-            && !node.may_end();
+            && !node.may_end()
+            && !(above == NONE && node.heard.contains(Pending::WRITE));
         // In a pair, the partner's life may hang on it.
         if !(quiet && (self.nodes.is_lone() || !self.is_marked())) {
             self.tell_lost_output(index, count);
         }
+        self.queue_push(above);
     }
 
     /// As [`lost_output`](Self::lost_output), for an ordinary node that is alone.
@@ -256,11 +287,11 @@ impl Core {
     #[inline(never)]
     fn tell_lost_output(&mut self, index: Index, count: usize) {
         let node = self.node(index);
-        let above = node.above;
         let empty = node.output.is_empty();
         let wanted = node.write_end == End::Wanted;
-        let tells =
-            node.heard.contains(Pending::WRITE) && node.output.len() <= node.write_mark.low();
+        let tells = node.above == NONE
+            && node.heard.contains(Pending::WRITE)
+            && node.output.len() <= node.write_mark.low();
         let crossed = node.crosses_mark();
         let may_end = node.may_end();
         if node.extras.is_some() {
@@ -269,9 +300,7 @@ impl Core {
         if crossed {
             self.check_pressure(index);
         }
-        if above != NONE {
-            self.queue_push(above);
-        } else if tells {
+        if tells {
             self.tell_written(index);
         }
         if empty && wanted {

@@ -18,6 +18,8 @@
 //!
 //! Source: libevent `bufferevent_filter.c`, `be_filter_process_input`, `be_filter_process_output`.
 
+use std::mem::ManuallyDrop;
+
 use bufferevent_core::{BelowEnd, Bufferevent, Context, Direction, Error, Kind, Mode, Step};
 use evbuffer::EvBuffer;
 
@@ -167,14 +169,15 @@ impl<F: Filter> Filtering<F> {
         } = self;
         let mut result = None;
         cx.lower(|own, below, room| {
-            let mut none = EvBuffer::new();
+            let mut none = ManuallyDrop::new(EvBuffer::new());
             let source = match handshake {
-                Handshake::Wait => &mut none,
+                Handshake::Wait => &mut *none,
                 Handshake::Over => own,
             };
             let run = run(source, below, room, |source, sink| {
                 filter.output(source, sink, mode)
             });
+            ManuallyDrop::into_inner(none).forget_empty();
             let moved = run.moved;
             result = Some(run);
             moved

@@ -25,6 +25,9 @@ impl Context<'_> {
     /// How what is below has ended, if it has, though bytes of it may be left to take.
     #[must_use]
     pub fn below_ended(&self) -> Option<BelowEnd> {
+        if self.is_lent() {
+            return None;
+        }
         let core = self.cell.borrow();
         let node = core.find(self.index, self.generation)?;
         if node.below == NONE {
