@@ -250,6 +250,11 @@ pub(crate) fn buffer(text: &str) -> Result<NonZeroUsize, String> {
 /// A rate: bytes in a second. `1MiB`.
 pub(crate) fn rate(text: &str) -> Result<Rate, String> {
     let bytes = bytes(text)?;
+    if bytes == 0 {
+        return Err(
+            "a rate is one byte in a second at least; without a rate there is no limit".into(),
+        );
+    }
     Rate::per_second(bytes).map_err(|error| error.to_string())
 }
 

@@ -95,6 +95,23 @@ pub(crate) struct RouteSettings {
 }
 
 impl RouteSettings {
+    /// The error names the key.
+    fn of_table(table: toml::Table) -> Result<Self, String> {
+        let of = |table| Self::deserialize(toml::Value::Table(table));
+        for (key, value) in &table {
+            let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
+            if let Err(error) = of(alone) {
+                return Err(match error.message() {
+                    unknown if unknown.contains("unknown field") => format!(
+                        "{unknown}, and of a route `name`, `listen`, `connect`, `max-connections`"
+                    ),
+                    why => format!("{key}: {why}"),
+                });
+            }
+        }
+        of(table).map_err(|error| error.message().to_owned())
+    }
+
     /// Sets what is said here.
     fn set_on(&self, limits: &mut Limits) {
         limits.buffer = self.buffer.unwrap_or(limits.buffer);
@@ -312,8 +329,7 @@ impl Route {
                     .map_err(|error| format!("{called}: max-connections: {}", error.message()))?,
             ),
         };
-        let settings = RouteSettings::deserialize(toml::Value::Table(table))
-            .map_err(|error| format!("{called}: {}", error.message()))?;
+        let settings = RouteSettings::of_table(table).map_err(|why| format!("{called}: {why}"))?;
         settings.set_on(&mut limits);
         limits.max_connections = max_connections;
         let wrong = |key, error| format!("{called}: {key}: {error}");

@@ -91,7 +91,10 @@ fn a_file_that_cannot_be_used_is_refused_with_the_place_and_the_reason() {
         (format!("{route}connect = 7\n"), "route 1: connect: expected a text"),
         (format!("{route}connect = \"7\"\n"), "route 1 (`web`): connect: expected tcp:"),
         (format!("{whole}conect = \"x\"\n"), "route 1 (`web`): unknown field `conect`"),
-        (format!("{whole}buffer = 1\n"), "route 1 (`web`): a buffer has from 4KiB"),
+        (format!("{whole}max-connection = 1\n"), "`connect`, `max-connections`"),
+        (format!("{whole}rate = \"many\"\n"), "route 1 (`web`): rate: "),
+        (format!("{whole}idle-timeout = 0\n"), "route 1 (`web`): idle-timeout: "),
+        (format!("{whole}buffer = 1\n"), "route 1 (`web`): buffer: a buffer has from 4KiB"),
         (format!("{whole}{whole}"), "two routes"),
         (
             format!("{whole}[[route]]\nlisten = \"tcp:127.0.0.1:7000+zlib\"\nconnect = \"tcp:127.0.0.1:1\"\n"),
