@@ -160,10 +160,6 @@ fn what_a_real_server_cannot_say_is_told_as_what_it_is() {
     on_backends(|events| {
         spec!(S4);
         fault!(F71);
-        fault!(F72);
-        fault!(F74);
-        fault!(F77);
-        fault!(F82);
         let listener = Listener::bind(events, "127.0.0.1:0", |bev, _| bev.enable(READ)).unwrap();
         let Address::Tcp(at) = listener.local_addr().unwrap() else {
             panic!("not TCP")
