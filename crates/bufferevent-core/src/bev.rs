@@ -287,14 +287,19 @@ impl Bev {
         }
     }
 
-    /// The lock, for a look; `None` while another thread has it.
+    /// The lock, for a look; `None` while another thread has it, and for a visitor, to whom all is published: so the loop never finds
+    /// the lock with somebody who only looks.
     ///
     /// # Panics
     /// On another thread than the loop's, without THREADSAFE.
     #[inline]
     pub(crate) fn glance(&self) -> Option<Lock<'_>> {
         self.assert_thread();
-        self.0.domain().try_lock()
+        let domain = self.0.domain();
+        if domain.is_visited() {
+            return None;
+        }
+        domain.try_lock()
     }
 
     /// # Panics

@@ -23,7 +23,7 @@ use crate::direction::Directions;
 use crate::error::{Error, Kind};
 use crate::held::{self, Held, Holder};
 use crate::home::Home;
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Taken};
 use crate::life;
 use crate::node::{Index, Steps};
 use crate::options::Options;
@@ -270,31 +270,34 @@ impl Domain {
         if let Some(inbox) = self.inbox()
             && inbox.is_outstanding()
         {
-            self.carry_out(lock, inbox);
+            self.carry_out(lock, || inbox.take());
         }
     }
 
+    /// Does what is taken from the inbox; `false`, with nothing taken, if the lock was had before.
     #[cold]
-    fn carry_out(&self, lock: &Lock<'_>, inbox: &Inbox) {
+    pub(crate) fn carry_out(&self, lock: &Lock<'_>, take: impl FnOnce() -> Taken) -> bool {
         let had_before = {
-            let mut core = lock.borrow_mut();
-            let had_before = core.running || core.facts.contains(Facts::KEPT);
-            if !had_before {
-                inbox.keep();
-                core.facts.insert(Facts::KEPT);
-            }
-            had_before
+            let core = lock.borrow();
+            core.running || core.facts.contains(Facts::KEPT)
         };
         if had_before {
-            return;
+            return false;
         }
+        let Some(inbox) = self.inbox() else {
+            return false;
+        };
+        let taken = take();
+        inbox.keep();
+        lock.borrow_mut().facts.insert(Facts::KEPT);
         let held = Held::new(self.address(), Holder::Call);
-        inbox.carry_out_all();
+        inbox.carry_out_all(taken);
         drop(held);
         inbox.let_go();
         let mut core = lock.borrow_mut();
         core.facts.remove(Facts::KEPT);
         core.publish_when_let_go();
+        true
     }
 
     /// Enters for one operation of the user's: checks the thread, changes the state, and has the pump run what

@@ -5,7 +5,9 @@
 //! the loop for it. The domain's loop is called to do what is here; but whoever takes the lock before that does it first. `Ok` means that it was taken in;
 //! if it fails later, that is told as an event.
 //!
-//! Writes that follow each other lie in one buffer, so that one of them costs this lock and a copy, and the loop moves them by the segment.
+//! Writes that follow each other lie in one buffer, so that one of them costs this lock and a copy, and the loop moves them by the segment. The loop takes
+//! all that waits with one hold of this lock: who is put off by the system with the lock in its hands, often for the very receiver that the loop has
+//! just sent to, holds the loop up once at most.
 //!
 //! # Invariants
 //! - In order: what is put here comes behind what was put here before, and before whatever is done under a lock that is taken
@@ -14,13 +16,11 @@
 //! - At most [`MAX_OPERATIONS`], and [`MAX_BYTES`] but for the last one of each thread, wait. After that the answer is `Full`; who holds nothing
 //!   waits for the lock instead.
 //! - While anything waits, the loop has a call that will do it, or is gone; then what waits is dropped.
-//! - The lock here is a leaf: nothing of the user's is called or dropped under it, and no lock taken. What is counted for others to see is
-//!   written under it.
+//! - The lock here is a leaf: nothing of the user's is called or dropped under it, and no lock taken. What came is counted under it.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use evbuffer::EvBuffer;
 use evreactor_core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use evreactor_core::sync::{Arc, Mutex, ThreadNumber, thread_number};
 use evreactor_core::{LoopClosed, Phase, Ready, Target};
@@ -29,7 +29,9 @@ use crate::bev::Bev;
 use crate::buffers::refused;
 use crate::domain::Domain;
 use crate::error::{Error, Kind};
-use crate::pump::{self, Active};
+use crate::gathered::Gathered;
+use crate::pump;
+use crate::tally::Tally;
 
 /// Operations that may wait for one domain: with what they point to, a few MiB.
 const MAX_OPERATIONS: usize = 16 * 1024;
@@ -50,7 +52,7 @@ struct Posted {
 enum What {
     Operation(Operation),
     /// Bytes for the output, of writes that followed each other.
-    Writes(&'static str, EvBuffer),
+    Writes(&'static str, Gathered),
 }
 
 #[derive(Default)]
@@ -60,6 +62,12 @@ struct Queue {
     scheduled: bool,
 }
 
+/// What was taken out of the queue, in order.
+pub(crate) struct Taken {
+    first: Option<Posted>,
+    more: VecDeque<Posted>,
+}
+
 /// The operations that wait for one domain.
 pub(crate) struct Inbox {
     /// The loop's.
@@ -67,7 +75,7 @@ pub(crate) struct Inbox {
     queue: Mutex<Queue>,
     outstanding: AtomicUsize,
     /// Bytes that they bring.
-    bytes: AtomicUsize,
+    bytes: Tally,
     /// How often the domain's lock is kept; changed by its holder alone.
     keepers: AtomicUsize,
 }
@@ -79,7 +87,7 @@ impl Inbox {
             thread,
             queue: Mutex::default(),
             outstanding: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
+            bytes: Tally::new(),
             keepers: AtomicUsize::new(0),
         }
     }
@@ -98,7 +106,7 @@ impl Inbox {
 
     /// Whether an operation that brings `bytes` may be put here.
     pub(crate) fn takes(&self, bytes: usize) -> bool {
-        let waiting = self.bytes.load(Ordering::Relaxed);
+        let waiting = self.bytes.waiting();
         let fits = waiting.saturating_add(bytes) <= MAX_BYTES;
         // A single operation may bring more: it could never be put anywhere else.
         self.outstanding.load(Ordering::Relaxed) < MAX_OPERATIONS && (fits || waiting == 0)
@@ -136,7 +144,7 @@ impl Inbox {
         bev: &Bev,
         name: &'static str,
         count: usize,
-        add: impl FnOnce(&mut EvBuffer) -> Result<(), evbuffer::Error>,
+        add: impl FnOnce(&mut Gathered) -> Result<(), evbuffer::Error>,
     ) -> Result<bool, evbuffer::Error> {
         let mut queue = self.queue.lock();
         match queue.posted.back_mut() {
@@ -149,7 +157,7 @@ impl Inbox {
                 *bytes += count;
             }
             _ => {
-                let mut waiting = EvBuffer::new();
+                let mut waiting = Gathered::default();
                 add(&mut waiting)?;
                 self.outstanding.fetch_add(1, Ordering::Relaxed);
                 queue.posted.push_back(Posted {
@@ -159,25 +167,33 @@ impl Inbox {
                 });
             }
         }
-        self.count(bev, |bytes| bytes + count);
+        self.brought(bev, count);
         Ok(queue.schedules())
     }
 
-    /// Bytes came or went; the caller has the lock.
-    fn count(&self, bev: &Bev, change: impl Fn(usize) -> usize) {
-        let bytes = change(self.bytes.load(Ordering::Relaxed));
-        self.bytes.store(bytes, Ordering::Relaxed);
+    /// Bytes came; the caller has the lock.
+    fn brought(&self, bev: &Bev, count: usize) {
+        self.bytes.add(count);
         if let Some(published) = bev.published() {
-            published.set_posted(change(published.posted()));
+            published.posted.add(count);
         }
     }
 
-    /// Does what was there when it began; its caller has the domain's lock.
-    pub(crate) fn carry_out_all(&self) {
-        let count = self.queue.lock().posted.len();
-        for _ in 0..count {
-            let next = self.queue.lock().posted.pop_front();
-            let Some(posted) = next else { break };
+    /// Takes all that waits, to have it carried out with the domain's lock held.
+    pub(crate) fn take(&self) -> Taken {
+        self.queue.lock().take()
+    }
+
+    /// As [`take`](Self::take), in the loop's turn: what comes from here on needs another.
+    fn take_in_turn(&self) -> Taken {
+        let mut queue = self.queue.lock();
+        queue.scheduled = false;
+        queue.take()
+    }
+
+    /// Does what was taken; its caller has the domain's lock.
+    pub(crate) fn carry_out_all(&self, taken: Taken) {
+        for posted in taken.first.into_iter().chain(taken.more) {
             self.carry_out(posted);
         }
     }
@@ -187,7 +203,7 @@ impl Inbox {
         let Posted { bev, bytes, what } = posted;
         let outcome = catch_unwind(AssertUnwindSafe(|| match what {
             What::Operation(operation) => operation(&bev),
-            What::Writes(name, mut waiting) => bev.write_posted(name, &mut waiting),
+            What::Writes(name, waiting) => bev.write_posted(name, &mut waiting.into_buffer()),
         }));
         self.settled(&bev, bytes);
         match outcome {
@@ -199,18 +215,13 @@ impl Inbox {
 
     /// An operation does not wait any more.
     fn settled(&self, bev: &Bev, bytes: usize) {
-        let queue = self.queue.lock();
-        self.count(bev, |waiting| waiting - bytes);
-        drop(queue);
-        self.outstanding.fetch_sub(1, Ordering::Release);
-    }
-
-    /// Has the loop come back to what waits.
-    fn later(&self, domain: &Arc<Domain>) {
-        if self.queue.lock().schedules() {
-            // A closed loop drops it.
-            let _ = schedule(domain);
+        if bytes > 0 {
+            self.bytes.take_off(bytes);
+            if let Some(published) = bev.published() {
+                published.posted.take_off(bytes);
+            }
         }
+        self.outstanding.fetch_sub(1, Ordering::Release);
     }
 
     /// The loop is gone: drops what waits.
@@ -230,6 +241,17 @@ impl Queue {
     /// The loop is to have a call. Answers whether it had none.
     fn schedules(&mut self) -> bool {
         !std::mem::replace(&mut self.scheduled, true)
+    }
+
+    fn take(&mut self) -> Taken {
+        let first = self.posted.pop_front();
+        // One alone leaves the queue its memory.
+        let more = if self.posted.is_empty() {
+            VecDeque::new()
+        } else {
+            std::mem::take(&mut self.posted)
+        };
+        Taken { first, more }
     }
 }
 
@@ -288,7 +310,7 @@ pub(crate) fn post_bytes(
     bev: &Bev,
     name: &'static str,
     count: usize,
-    add: impl FnOnce(&mut EvBuffer) -> Result<(), evbuffer::Error>,
+    add: impl FnOnce(&mut Gathered) -> Result<(), evbuffer::Error>,
 ) -> Result<(), Error> {
     let Some(inbox) = bev.0.domain().inbox() else {
         return Err(Error::new(Kind::Busy, "bufferevent", name));
@@ -308,18 +330,8 @@ fn call(bev: &Bev, name: &'static str, first: bool) -> Result<(), Error> {
 /// The domain's turn: does what waits, and the pump after all of it, so that many writes leave together.
 fn run(domain: &Arc<Domain>) {
     let Some(inbox) = domain.inbox() else { return };
-    inbox.queue.lock().scheduled = false;
-    let active = Active::begin();
-    match domain.lock_unless_holding() {
-        Some(lock) => domain.catch_up(&lock),
-        None => inbox.later(domain),
-    }
-    if inbox.is_outstanding() {
-        // A loop that is driven by code that holds the lock, or some came meanwhile.
-        inbox.later(domain);
-    }
-    if active.is_some() {
-        drop(active);
-        pump::run_listed();
+    if !pump::run_posted(domain, || inbox.take_in_turn()) {
+        // The loop is driven by code that holds the lock. A closed loop drops what waits.
+        let _ = schedule(domain);
     }
 }

@@ -62,6 +62,7 @@ mod domain;
 mod error;
 mod event;
 mod flush;
+mod gathered;
 mod group;
 mod handler;
 mod held;
@@ -84,6 +85,7 @@ mod settings;
 mod stack;
 mod stacked;
 mod surgery;
+mod tally;
 #[cfg(feature = "async")]
 pub mod task;
 mod timers;

@@ -4,7 +4,7 @@
 //! another thread holds the lock gets these; nobody waits to look. So the operations under one lock are one to those who look, too.
 //!
 //! # Invariants
-//! - Written under the domain's lock alone, except for `posted`, which is written under that of the inbox.
+//! - Written under the domain's lock alone, except for `posted`, to which is added under that of the inbox.
 //! - Before a handler of the domain is called, what it is called for stands here: whoever has heard from that handler, by whatever
 //!   lock or channel, sees it. (Two relays that stop and start each other across loops rely on it.)
 //! - Each value is right by itself; two of them may be of different moments.
@@ -30,6 +30,7 @@ use crate::options::Options;
 use crate::rate::Bucket;
 use crate::resolve::ResolveError;
 use crate::set::set;
+use crate::tally::Tally;
 use crate::watermark::Watermark;
 
 set! {
@@ -84,7 +85,7 @@ pub(crate) struct Published {
     input: AtomicUsize,
     output: AtomicUsize,
     /// Bytes that wait in the domain's inbox.
-    posted: AtomicUsize,
+    pub(crate) posted: Tally,
     read_low: AtomicUsize,
     read_limit: AtomicUsize,
     write_low: AtomicUsize,
@@ -109,7 +110,7 @@ impl Published {
             facts: AtomicU64::new(0),
             input: AtomicUsize::new(0),
             output: AtomicUsize::new(0),
-            posted: AtomicUsize::new(0),
+            posted: Tally::new(),
             read_low: AtomicUsize::new(0),
             read_limit: AtomicUsize::new(usize::MAX),
             write_low: AtomicUsize::new(0),
@@ -130,7 +131,8 @@ impl Published {
         const R: Ordering = Ordering::Relaxed;
         self.facts.store(pack(node), R);
         self.input.store(node.input.len(), R);
-        self.output.store(node.output.len(), R);
+        // Behind what was taken off the tally of what is posted: nobody sees the same bytes in both.
+        self.output.store(node.output.len(), Ordering::Release);
         self.read_low.store(node.read_mark.low(), R);
         self.read_limit.store(node.read_mark.limit(), R);
         self.write_low.store(node.write_mark.low(), R);
@@ -214,16 +216,11 @@ impl Published {
 
     /// Without what is posted.
     pub(crate) fn output(&self) -> usize {
-        self.output.load(Ordering::Relaxed)
+        self.output.load(Ordering::Acquire)
     }
 
     pub(crate) fn posted(&self) -> usize {
-        self.posted.load(Ordering::Relaxed)
-    }
-
-    /// More waits in the inbox, or less: its lock is held.
-    pub(crate) fn set_posted(&self, bytes: usize) {
-        self.posted.store(bytes, Ordering::Relaxed);
+        self.posted.waiting()
     }
 
     /// How many bytes may still be added before the limit on the output.

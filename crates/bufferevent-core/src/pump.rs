@@ -26,6 +26,7 @@ use crate::core::{Core, Facts};
 use crate::deliver;
 use crate::direction::Direction;
 use crate::domain::{Domain, directions};
+use crate::inbox::Taken;
 use crate::layer::{Bufferevent, Step};
 use crate::life;
 use crate::limits::Offer;
@@ -142,6 +143,30 @@ pub(crate) fn run_ready(domain: &Domain, index: Index, generation: u32, ready: R
     run_steps_of(&lock, core);
     drop(lock);
     drain(&active);
+}
+
+/// Has what is taken from the inbox done, and pumps the domain with the same hold of its lock: what is put there meanwhile has its own
+/// turn. `false`, with nothing taken, if the lock cannot be had, or was had before.
+pub(crate) fn run_posted(domain: &Domain, take: impl FnOnce() -> Taken) -> bool {
+    let active = Active::begin();
+    let Some(lock) = domain.lock_unless_holding() else {
+        return false;
+    };
+    // What is done lists nothing: it is pumped here.
+    let listed = std::mem::replace(&mut lock.borrow_mut().listed, true);
+    if !domain.carry_out(&lock, take) {
+        lock.borrow_mut().listed = listed;
+        return false;
+    }
+    let Some(active) = active else {
+        drop(lock);
+        relist(domain);
+        return true;
+    };
+    run_steps(&lock);
+    drop(lock);
+    drain(&active);
+    true
 }
 
 fn relist(domain: &Domain) {

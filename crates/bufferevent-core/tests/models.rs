@@ -187,6 +187,29 @@ fn what_visitors_write_is_taken_in_once_and_in_order() {
     });
 }
 
+/// What came and what went are counted in two places: a look between never sees less come than went.
+#[test]
+fn who_looks_while_a_visitor_writes_and_the_loop_takes_in_sees_no_more_than_there_is() {
+    check(|| {
+        let events = Loop::new();
+        let (near, _far) = pair_with(&events, Options::THREADSAFE).unwrap();
+        near.disable(WRITE).unwrap();
+        let writer = thread::spawn({
+            let near = near.clone();
+            move || near.write(b"x").unwrap()
+        });
+        let looker = thread::spawn({
+            let near = near.clone();
+            move || assert!(near.output().len() <= 1)
+        });
+        events.run();
+        writer.join().unwrap();
+        looker.join().unwrap();
+        events.run();
+        assert_eq!(near.output().len(), 1);
+    });
+}
+
 /// The third is the loop's, which takes in what one has written while the other writes.
 #[test]
 fn three_threads_share_one_handle() {
