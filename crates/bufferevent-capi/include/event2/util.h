@@ -94,6 +94,8 @@ EVENT2_EXPORT_SYMBOL int evutil_set_tcp_keepalive(evutil_socket_t sock, int on, 
 #define evutil_timercmp(tvp, uvp, cmp) \
 	(((tvp)->tv_sec == (uvp)->tv_sec) ? ((tvp)->tv_usec cmp (uvp)->tv_usec) : ((tvp)->tv_sec cmp (uvp)->tv_sec))
 #define evutil_offsetof(type, field) offsetof(type, field)
+struct timezone; /* Strict C hides it, and what <netdb.h> has for names. */
+struct addrinfo;
 EVENT2_EXPORT_SYMBOL int evutil_gettimeofday(struct timeval *tv, struct timezone *tz);
 
 /* Numbers and text, in whatever locale. */
