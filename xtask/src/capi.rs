@@ -198,6 +198,7 @@ fn on_programs() -> Result<(), Failure> {
     install(&prefix)?;
     links(&prefix)?;
     crate::capi_exports::compare(&prefix.join("lib"))?;
+    crate::capi_headers::compare(&prefix.join("include"), &prefix)?;
     crate::capi_programs::run(&prefix)
 }
 

@@ -14,6 +14,7 @@ mod arguments;
 mod bench;
 mod capi;
 mod capi_exports;
+mod capi_headers;
 mod capi_programs;
 mod ci;
 mod conformance;

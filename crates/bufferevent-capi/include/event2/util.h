@@ -117,13 +117,14 @@ EVENT2_EXPORT_SYMBOL int evutil_sockaddr_cmp(const struct sockaddr *sa1, const s
 
 /* Names. */
 #define evutil_addrinfo addrinfo
-#define EVUTIL_EAI_ADDRFAMILY EAI_ADDRFAMILY
+/* Two of the numbers have names in <netdb.h> for _GNU_SOURCE only. */
+#define EVUTIL_EAI_ADDRFAMILY (-9)
 #define EVUTIL_EAI_AGAIN EAI_AGAIN
 #define EVUTIL_EAI_BADFLAGS EAI_BADFLAGS
 #define EVUTIL_EAI_FAIL EAI_FAIL
 #define EVUTIL_EAI_FAMILY EAI_FAMILY
 #define EVUTIL_EAI_MEMORY EAI_MEMORY
-#define EVUTIL_EAI_NODATA EAI_NODATA
+#define EVUTIL_EAI_NODATA (-5)
 #define EVUTIL_EAI_NONAME EAI_NONAME
 #define EVUTIL_EAI_SERVICE EAI_SERVICE
 #define EVUTIL_EAI_SOCKTYPE EAI_SOCKTYPE

@@ -115,6 +115,7 @@ PART(names)
 	CHECK(((struct sockaddr_in *)list->ai_addr)->sin_port == htons(80));
 	evutil_freeaddrinfo(list);
 	CHECK(evutil_getaddrinfo("not.a.number", "80", &hints, &list) == EVUTIL_EAI_NONAME);
+	CHECK(strcmp(evutil_gai_strerror(EVUTIL_EAI_NODATA), evutil_gai_strerror(EVUTIL_EAI_ADDRFAMILY)) != 0);
 	CHECK(evutil_gai_strerror(EVUTIL_EAI_NONAME) && evutil_gai_strerror(EVUTIL_EAI_CANCEL) && evutil_gai_strerror(0));
 }
 
