@@ -54,6 +54,8 @@ impl<R: FnMut(String)> Client<R> {
     /// Sends what waits, and frees the connection at the client's end, or when that takes too long.
     fn leave(&mut self, bev: &Bev) -> Result<(), Error> {
         if !std::mem::replace(&mut self.is_leaving, true) {
+            // No line is waited for any more, but the end, and that has a time of its own.
+            bev.set_deadline(Deadline::Read, None)?;
             bev.close(self.patience.farewell)?;
         }
         Ok(())

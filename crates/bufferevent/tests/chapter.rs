@@ -418,8 +418,14 @@ fn patience_answers_and_tells_a_silent_client_good_bye() {
         answer: PATIENCE,
         farewell: PATIENCE,
     };
-    let listener = patience::listen(&events, "127.0.0.1:0", patience, report).expect("a free port");
+    let listen = |patience, report| {
+        patience::listen(&events, "127.0.0.1:0", patience, report).expect("a free port")
+    };
+    let listener = listen(patience, report.clone());
     let address = address_of(&listener);
+    let line = PATIENCE;
+    let patient = listen(patience::Patience { line, ..patience }, report);
+    let there = address_of(&patient);
     run_against(&events, move || {
         let since = Instant::now();
         let mut stream = client(address);
@@ -429,7 +435,7 @@ fn patience_answers_and_tells_a_silent_client_good_bye() {
         assert_eq!(all, "4\ngood-bye: no line came\n");
         assert!(since.elapsed() >= Duration::from_millis(300));
         // One that goes by itself has its answers first.
-        let mut stream = client(address);
+        let mut stream = client(there);
         stream.write_all(b"one\r\nthree\n\n").expect("sent");
         stream.shutdown(Shutdown::Write).expect("a socket");
         let mut all = String::new();
@@ -449,11 +455,17 @@ fn patience_frees_who_takes_no_answers_and_who_never_ends() {
         answer: Duration::from_millis(200),
         farewell: Duration::from_millis(200),
     };
-    let listener = patience::listen(&events, "127.0.0.1:0", patience, report).expect("a free port");
+    let listen = |patience, report| {
+        patience::listen(&events, "127.0.0.1:0", patience, report).expect("a free port")
+    };
+    let listener = listen(patience, report.clone());
     let address = address_of(&listener);
+    let line = PATIENCE;
+    let patient = listen(patience::Patience { line, ..patience }, report);
+    let there = address_of(&patient);
     run_against(&events, move || {
         // It asks until nothing more is taken, and reads none of the answers.
-        let mut stream = client(address);
+        let mut stream = client(there);
         while stream.write_all(&[b'\n'; 64 * 1024]).is_ok() {}
         drop(stream);
         // It reads the good-bye, and stays.
