@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 #[cfg(target_os = "linux")]
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -265,9 +266,14 @@ fn crowd(options: RingOptions, name: &'static str, connections: usize, length: u
     crowd_on(&events, connections, length);
 }
 
-/// Many echoes at once.
+/// Bytes that a connection takes on although the loop is busy elsewhere.
+const FITS: usize = 16 * 1024;
+
+/// Many echoes at once. A loop that has much else to do finds all of a round in one turn: it looks when they are sent, if they can be.
 fn crowd_on(events: &EventLoop, connections: usize, length: usize) {
+    const ROUNDS: u64 = 3;
     let (_listener, address) = echo(events);
+    let (tell, told) = mpsc::channel();
     let client = thread::spawn(move || {
         let mut streams: Vec<TcpStream> = (0..connections)
             .map(|_| {
@@ -276,25 +282,44 @@ fn crowd_on(events: &EventLoop, connections: usize, length: usize) {
                 stream
             })
             .collect();
-        for round in 0..3 {
+        for round in 0..ROUNDS {
             for (at, stream) in streams.iter_mut().enumerate() {
                 stream.write_all(&bytes(at as u64 + round, length)).unwrap();
+            }
+            if length <= FITS {
+                tell.send(()).unwrap();
             }
             for (at, stream) in streams.iter_mut().enumerate() {
                 let mut answer = vec![0; length];
                 stream.read_exact(&mut answer).unwrap();
                 assert!(answer == bytes(at as u64 + round, length));
             }
+            tell.send(()).unwrap();
         }
     });
-    until(events, "every answer", || {
-        // As slowly as a loop that has much else to do: all come in one turn.
-        if !client.is_finished() {
-            thread::sleep(Duration::from_micros(200));
+    for _ in 0..ROUNDS {
+        if length <= FITS {
+            told.recv_timeout(PATIENCE).expect("all is sent");
         }
-        client.is_finished()
-    });
+        until(events, "every answer", || {
+            told.try_recv().is_ok() || client.is_finished()
+        });
+    }
     client.join().unwrap();
+}
+
+/// Has `act` called on another thread when the loop has run what was to be run, and is in its wait or about to.
+fn when_it_waits(
+    events: &EventLoop,
+    act: impl FnOnce() + Send + 'static,
+) -> thread::JoinHandle<()> {
+    let (tell, told) = mpsc::channel();
+    let ran = events.after(Duration::ZERO, move || tell.send(()).unwrap());
+    ran.unwrap().detach();
+    thread::spawn(move || {
+        told.recv_timeout(PATIENCE).expect("the loop runs");
+        act();
+    })
 }
 
 #[test]
@@ -426,13 +451,13 @@ fn timers_and_wake_ups_live_on_the_same_loop() {
             .detach();
         assert_eq!(events.run().unwrap(), Outcome::Exit);
         assert!(start.elapsed() >= Duration::from_millis(20), "never early");
-        let stop = events.clone();
-        let waker = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(20));
-            stop.exit();
-        });
-        assert_eq!(events.run_until_exit().unwrap(), Outcome::Exit);
-        waker.join().unwrap();
+        // A wake-up that comes before the wait ends it as well as one in it.
+        for _ in 0..100 {
+            let stop = events.clone();
+            let waker = when_it_waits(&events, move || stop.exit());
+            assert_eq!(events.run_until_exit().unwrap(), Outcome::Exit);
+            waker.join().unwrap();
+        }
     });
 }
 
@@ -509,20 +534,19 @@ fn datagrams_and_unconnected_sockets_are_refused() {
 fn the_end_is_told_while_an_idle_loop_sleeps() {
     on_system(|| {
         let events = system();
-        let (bev, far) = joined(&events);
-        let stop = events.clone();
-        bev.set_handler(on_event(move |_, event| {
-            if matches!(event, Event::Eof) {
-                stop.exit();
-            }
-        }))
-        .unwrap();
-        bev.enable(READ).unwrap();
-        let other = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(30));
-            drop(far);
-        });
-        assert_eq!(events.run().unwrap(), Outcome::Exit);
-        other.join().unwrap();
+        for _ in 0..50 {
+            let (bev, far) = joined(&events);
+            let stop = events.clone();
+            bev.set_handler(on_event(move |_, event| {
+                if matches!(event, Event::Eof) {
+                    stop.exit();
+                }
+            }))
+            .unwrap();
+            bev.enable(READ).unwrap();
+            let other = when_it_waits(&events, move || drop(far));
+            assert_eq!(events.run().unwrap(), Outcome::Exit);
+            other.join().unwrap();
+        }
     });
 }
