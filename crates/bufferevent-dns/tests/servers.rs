@@ -407,8 +407,15 @@ fn huge_answers_are_taken_or_refused_and_never_more() {
         );
         let found = resolve(events, &resolver, "other.example", Family::V4);
         assert_eq!(found, Err(ResolveFailure::NoAddress));
+        // On Windows one that is longer than the room for it has no sender: as if it had not come.
+        let (resolver, failure) = if cfg!(windows) {
+            let brief = script.builder(events).timeout(SHORT).attempts(0);
+            (brief.build().unwrap(), ResolveFailure::Timeout)
+        } else {
+            (resolver, ResolveFailure::Malformed)
+        };
         let found = resolve(events, &resolver, "big.example", Family::V4);
-        assert_eq!(found, Err(ResolveFailure::Malformed));
+        assert_eq!(found, Err(failure));
     });
 }
 

@@ -24,6 +24,15 @@ use super::runtime::{Sleep, Timer};
 /// How long a connection to a server may take where hickory does not say.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// Datagrams without a sender that are passed over at once. More of them are a flood, and fail the question.
+const CUT_IN_A_ROW: usize = 64;
+
+/// Whether a datagram was longer than the room for it. Windows says no more of it (`WSAEMSGSIZE`), not even who has sent it: an answer of the server's is
+/// as lost as if it had not come, and a stranger's ends no question. Other systems hand the front of it over, with the sender's address.
+fn is_cut(error: &io::Error) -> bool {
+    cfg!(windows) && error.raw_os_error() == Some(10_040)
+}
+
 /// Who waits for a socket.
 #[derive(Default)]
 struct Waiting {
@@ -130,7 +139,16 @@ impl DnsUdpSocket for Udp {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<(usize, SocketAddr)>> {
-        self.0.reading(cx, |socket| socket.recv_from(buf))
+        self.0.reading(cx, |socket| {
+            // The bound keeps a flood from keeping the loop.
+            for _ in 1..CUT_IN_A_ROW {
+                match socket.recv_from(buf) {
+                    Err(error) if is_cut(&error) => {}
+                    other => return other,
+                }
+            }
+            socket.recv_from(buf)
+        })
     }
 
     fn poll_send_to(
