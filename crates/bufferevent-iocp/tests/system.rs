@@ -495,6 +495,33 @@ fn a_threadsafe_one_may_be_freed_elsewhere() {
 }
 
 #[test]
+fn a_threadsafe_one_may_be_connected_elsewhere_while_the_loop_waits() {
+    on_system(|| {
+        let events = system();
+        let listener = TcpListener::bind(local()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        // Only if it is in vain.
+        events.exit_after(PATIENCE).unwrap();
+        for _ in 0..20 {
+            let stop = events.clone();
+            let bev = Builder::new(&events)
+                .options(Options::THREADSAFE)
+                .handler(on_event(move |_, event| {
+                    assert!(matches!(event, Event::Connected), "{event:?}");
+                    stop.exit();
+                }))
+                .unconnected()
+                .unwrap();
+            let other = when_it_waits(&events, move || bev.connect(address).unwrap());
+            assert_eq!(events.run_until_exit().unwrap(), Outcome::Exit);
+            other.join().unwrap();
+            assert!(listener.accept().is_ok(), "it was connected to");
+        }
+    });
+}
+
+#[test]
 fn a_listener_rests_while_it_is_disabled() {
     on_system(|| {
         let events = system();
