@@ -224,6 +224,13 @@ impl<'a> Context<'a> {
                 .unwrap_or(false)
     }
 
+    /// Whether the own output is to end, or has ended, behind its last byte.
+    #[must_use]
+    pub fn ends(&self) -> bool {
+        self.read(|node| matches!(node.write_end, End::Wanted | End::Done))
+            .unwrap_or(false)
+    }
+
     /// Whether the connection was asked for and does not stand yet.
     #[must_use]
     pub fn connecting(&self) -> bool {

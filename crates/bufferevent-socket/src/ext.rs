@@ -125,7 +125,8 @@ pub trait SocketExt {
 
     /// Moves the socket to another loop, of this thread or, with THREADSAFE, of any: frees this bufferevent and returns its successor
     /// there, with the options, unread and unsent bytes, marks, deadlines, rate limits, group, enabled directions and handler of this one. A
-    /// limit goes on where it is, with what it has to give or is owed. Statistics begin anew, and so do deadlines; a `max_output` is to be set again.
+    /// limit goes on where it is, with what it has to give or is owed. An end that was asked for (`finish`) comes behind the unsent bytes there, and
+    /// `Written` tells of it there. Statistics begin anew, and so do deadlines; a `max_output` is to be set again.
     ///
     /// # Errors
     /// As [`into_transport`](Self::into_transport), and nothing is changed then. [`Kind::LoopClosed`] and what the system says where the other
@@ -298,13 +299,13 @@ impl SocketExt for Bev {
     }
 
     fn into_transport(self) -> Result<Parts, Error> {
-        let (parts, ()) = take_apart(&self, "into_transport", || Ok(()))?;
+        let (parts, ()) = take_apart(&self, "into_transport", |_| Ok(()))?;
         Ok(parts)
     }
 
     fn move_to_loop(&self, events: &LoopHandle) -> Result<Bev, Error> {
-        let (mut parts, (options, settings, enabled, handler)) =
-            take_apart(self, "move_to_loop", || {
+        let (mut parts, (options, settings, enabled, ends, handler)) =
+            take_apart(self, "move_to_loop", |cx| {
                 let kept = [
                     Options::CLOSE_ON_FREE,
                     Options::THREADSAFE,
@@ -317,7 +318,7 @@ impl SocketExt for Bev {
                 }
                 let (settings, enabled) = (Settings::of(self), self.enabled());
                 let handler = self.replace_handler(None)?;
-                Ok((options, settings, enabled, handler))
+                Ok((options, settings, enabled, cx.ends(), handler))
             })?;
         let bev = Builder::new(events).options(options).stream(parts.stream)?;
         settings.set_on(&bev)?;
@@ -326,6 +327,9 @@ impl SocketExt for Bev {
         bev.replace_handler(handler)?;
         bev.disable(Directions::BOTH.without(enabled))?;
         bev.write_buffer(&mut parts.unsent)?;
+        if ends {
+            bev.finish()?;
+        }
         if enabled.contains(Directions::READ) {
             bev.enable(Directions::READ)?;
         }
@@ -358,7 +362,7 @@ impl SocketExt for Bev {
 fn take_apart<R>(
     bev: &Bev,
     operation: &'static str,
-    look: impl FnOnce() -> Result<R, Error>,
+    look: impl FnOnce(&Context<'_>) -> Result<R, Error>,
 ) -> Result<(Parts, R), Error> {
     bev.key()?;
     if bev.underlying().is_some() {
@@ -372,7 +376,7 @@ fn take_apart<R>(
         }
         let mut unread = evbuffer::EvBuffer::new();
         bev.read_buffer(&mut unread)?;
-        let looked = look().inspect_err(|_| cx.restore_input(&mut unread))?;
+        let looked = look(cx).inspect_err(|_| cx.restore_input(&mut unread))?;
         let stream = socket.take_descriptor().map(Descriptor::into_owned);
         let Some(Ok(stream)) = stream else {
             return Err(refusal());

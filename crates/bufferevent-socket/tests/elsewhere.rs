@@ -224,6 +224,34 @@ fn it_moves_between_the_loops_of_other_threads_while_bytes_come_and_go() {
 }
 
 #[test]
+fn an_end_that_was_asked_for_comes_behind_the_unsent_bytes_after_a_move() {
+    spec!(S5, G6);
+    let events = EventLoop::new().unwrap();
+    let next = EventLoop::new().unwrap();
+    let (near, far) = connected();
+    let bev = Builder::new(&events).stream(near).unwrap();
+    bev.disable(WRITE).unwrap();
+    bev.write(b"the last words").unwrap();
+    bev.finish().unwrap();
+    let moved = bev.move_to_loop(&LoopHandle::clone(&next)).unwrap();
+    assert_eq!(moved.write(b"more").unwrap_err().kind(), Kind::Ended);
+    let stop = LoopHandle::clone(&next);
+    let written = on_event(move |_, event| {
+        if matches!(event, Event::Written) {
+            stop.exit();
+        }
+    });
+    moved.set_handler(written).unwrap();
+    next.exit_after(PATIENCE).unwrap();
+    moved.enable(WRITE).unwrap();
+    next.run_until_exit().unwrap();
+    let mut bytes = Vec::new();
+    far.set_read_timeout(Some(PATIENCE)).unwrap();
+    (&far).read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, b"the last words");
+}
+
+#[test]
 fn a_move_that_is_refused_changes_nothing() {
     spec!(O2, S5);
     let events = EventLoop::new().unwrap();
