@@ -339,22 +339,42 @@ fn a_reset_network_is_heard_on_both_sides_through_layers() {
     }
 }
 
+/// A layer that panics when it is to move bytes up.
+struct Panics;
+
+impl Bufferevent for Panics {
+    fn name(&self) -> &'static str {
+        "panics"
+    }
+    fn pull(&mut self, cx: &mut Context<'_>) -> Step {
+        cx.lift(|_, _, _| panic!("on purpose, with two buffers lent"));
+        Step::Done
+    }
+    fn push(&mut self, _: &mut Context<'_>) -> Step {
+        Step::Done
+    }
+}
+
+#[test]
+fn bytes_that_were_lent_to_a_layer_that_panics_are_told_of_below_it() {
+    fault!(F85);
+    let events = Loop::new();
+    let (near, far) = pair(&events).unwrap();
+    let log = Log::new();
+    near.set_handler(log.take_all()).unwrap();
+    near.enable(READ).unwrap();
+    let top = near.over(Options::EMPTY, Panics).unwrap();
+    far.write(b"kept").unwrap();
+    top.enable(READ).unwrap();
+    events.run();
+    assert_eq!(events.panics(), 1);
+    assert!(top.is_freed() && !near.is_freed());
+    assert_eq!(log.received(), b"kept");
+}
+
 #[test]
 fn a_panic_in_a_layer_frees_its_bufferevent_and_nothing_else() {
     fault!(F85);
-    struct Panics;
-    impl Bufferevent for Panics {
-        fn name(&self) -> &'static str {
-            "panics"
-        }
-        fn pull(&mut self, cx: &mut Context<'_>) -> Step {
-            cx.lift(|_, _, _| panic!("on purpose, with two buffers lent"));
-            Step::Done
-        }
-        fn push(&mut self, _: &mut Context<'_>) -> Step {
-            Step::Done
-        }
-    }
     let events = Loop::new();
     let (near, far) = pair(&events).unwrap();
     let top = near.over(Options::CLOSE_ON_FREE, Panics).unwrap();
