@@ -113,6 +113,8 @@ fn child(role: &str, argument: &str, count: usize) {
         // Listens, and sends each client as much as it takes.
         _ => {
             let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+            // With the 128 of the standard library the system forgets some of so many, and whoever connected and says nothing never learns.
+            rustix::net::listen(&listener, 4096).expect("it listens");
             println!("{}", listener.local_addr().expect("an address"));
             let mut streams = Vec::new();
             for stream in listener.incoming().take(count) {
