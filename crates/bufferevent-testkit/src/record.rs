@@ -5,13 +5,15 @@
 //! # Invariants
 //! - A record is written when its check *ends*, so it cannot claim what did not run.
 //! - A check that panics leaves `failed`, whatever it claimed before.
-//! - One record is one line, appended by one write: test processes share the folder without a lock.
+//! - One record is one line, appended by one write: test processes share the folder without a lock. Each has a file of its own, in which its
+//!   threads take turns: under Wine 8, two that append at once write over each other.
 //! - Without the environment variable [`FOLDER`] nothing is written.
 
 use std::cell::RefCell;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// The environment variable that names the folder the records go to.
 pub const FOLDER: &str = "BUFFEREVENT_RECORDS";
@@ -90,6 +92,8 @@ impl Drop for Record {
         for id in self.ids {
             lines.push_str(&format!("{book}\t{id}\t{kind}\t{backend}\t{result}\n"));
         }
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let path = Path::new(&folder).join(format!("{}.tsv", std::process::id()));
         let written = std::fs::create_dir_all(&folder)
             .and_then(|()| OpenOptions::new().create(true).append(true).open(&path))
